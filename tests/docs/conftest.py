@@ -1,0 +1,63 @@
+"""A live server with a demo tenant, started the way the documentation tells its readers to."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+ERP = str(Path(sys.executable).with_name("erp"))
+READY_SECONDS = 30
+
+
+def _erp(*arguments: str) -> str:
+    """Run one command to its end and return what it printed."""
+    ended = subprocess.run([ERP, *arguments], capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 0, f"erp {' '.join(arguments)} failed:\n{ended.stderr}"
+    return ended.stdout.strip()
+
+
+def _collect(stream: IO[str], lines: queue.Queue[str | None]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def _wait_until_ready(server: subprocess.Popen[str]) -> str:
+    """Read standard error up to ``ready http://HOST:PORT``; keep draining it afterwards."""
+    assert server.stderr is not None
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_collect, args=(server.stderr, lines), daemon=True).start()
+    seen: list[str] = []
+    while (line := lines.get(timeout=READY_SECONDS)) is not None:
+        seen.append(line)
+        if found := re.match(r"ready (http://\S+)", line):
+            return found[1]
+    pytest.fail("erp serve ended before it was ready:\n" + "".join(seen))
+
+
+@pytest.fixture(scope="session")
+def live_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Environment of a reader with ``ERP_URL`` and ``ERP_KEY`` (tenant demo, role developer)."""
+    data_dir = str(tmp_path_factory.mktemp("documented"))
+    command = [ERP, "serve", "--port", "0", "--data-dir", data_dir]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as server:
+        try:
+            url = _wait_until_ready(server)
+            _erp("tenants", "create", "demo", "--data-dir", data_dir)
+            key = _erp("keys", "create", "--tenant", "demo", "--role", "developer", "--data-dir", data_dir)
+            yield {**os.environ, "ERP_URL": url, "ERP_KEY": key}
+        finally:
+            server.terminate()
+            try:
+                server.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                server.kill()
