@@ -1,0 +1,319 @@
+"""The life of one call. Every entry (HTTP, services, later GraphQL, gRPC, MCP) comes through here.
+
+admit     rate limit and quota of the tenant, request shape, policy
+claim     an effectful call with an idempotency key claims it, or replays the stored answer
+plan      connection -> open provider -> method and protections
+run       bulkhead, breaker, deadline, retries, the provider's method
+complete  idempotency record, events and audit record are durable before the answer leaves
+observe   metrics, span, log line
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from erp.contracts.models.errors import ErrorCode
+from erp.errors import FieldError, ProviderError
+from erp.runtime import effects, execution
+from erp.runtime.context import Actor, CallContext
+from erp.runtime.resilience import TokenBucket
+
+if TYPE_CHECKING:
+    from erp.runtime.action import Action
+    from erp.runtime.observation import Observer
+    from erp.runtime.plan import Plan, PlanBook
+    from erp.runtime.ports import Claim, Connections, Journal, Policy, Quotas
+
+DEFAULT_WINDOW_SECONDS = 24 * 3600
+MAX_KEY_LENGTH = 255
+TENANT_FRESH_SECONDS = 2.0
+
+_encode = msgspec.json.Encoder(decimal_format="string").encode
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """What an entry point knows about a call before anything was checked."""
+
+    action: Action
+    actor: Actor
+    provider: str
+    connection: str = "default"
+    body: bytes = b""
+    request: Any = None
+    """Typed parameters when the caller is a service; then ``body`` is not read."""
+    metadata: dict[str, Any] | None = None
+    request_id: str = ""
+    traceparent: str = ""
+    parent: str | None = None
+    idempotency_key: str | None = None
+    timeout_seconds: float | None = None
+    user: str | None = None
+    """The person on whose behalf the actor says it calls (``X-User-Id``); recorded, never trusted."""
+
+    @property
+    def tenant(self) -> str:
+        """Whose call it is: always the tenant of the credential."""
+        return self.actor.tenant
+
+
+@dataclass(slots=True)
+class Answer:
+    """The result of a call: encoded for the wire and, when it ran here, typed."""
+
+    data: bytes
+    provider: str
+    connection: str
+    provider_seconds: float = 0.0
+    result: Any = None
+    replayed: bool = False
+
+
+class Calls:
+    """The pipeline."""
+
+    def __init__(  # noqa: PLR0913  (one argument per port; passed by name in main.py)
+        self,
+        *,
+        plans: PlanBook,
+        policy: Policy,
+        quotas: Quotas,
+        journal: Journal,
+        connections: Connections,
+        observer: Observer,
+        max_in_flight: int = 2000,
+        window_seconds: int = DEFAULT_WINDOW_SECONDS,
+    ) -> None:
+        self.plans = plans
+        self.observer = observer
+        self._policy = policy
+        self._quotas = quotas
+        self._journal = journal
+        self._connections = connections
+        self._max_in_flight = max_in_flight
+        self._window_seconds = window_seconds
+        self._tenant_buckets: dict[str, tuple[float, TokenBucket]] = {}
+        self.in_flight = 0
+        self.is_draining = False
+
+    async def invoke(self, call: Call) -> Answer:
+        """Run ``call`` to its answer.
+
+        Raises:
+            ProviderError: from the closed list.
+        """
+        started = time.perf_counter()
+        self._enter(call)
+        answer: Answer | None = None
+        failure: ProviderError | None = None
+        try:
+            request = await self._admit(call)
+            answer = await (self._effectful if call.action.is_effectful else self._read)(call, request)
+        except ProviderError as error:
+            failure = error
+            raise
+        except asyncio.CancelledError:
+            failure = ProviderError(ErrorCode.CANCELLED, "The call was cancelled.")
+            raise
+        except Exception as error:
+            failure = _unforeseen(error)
+            raise failure from error
+        finally:
+            self._leave(call, started, answer, failure)
+        return answer
+
+    async def stream(self, call: Call) -> AsyncGenerator[bytes]:
+        """Admit a streaming call, then return its encoded items.
+
+        Closing the generator ends the provider's. A refusal is raised here, before any item.
+        """
+        started = time.perf_counter()
+        self._enter(call)
+        try:
+            request = await self._admit(call)
+            plan = await self._plan(call)
+            context = self._context(call, plan, streaming=True)
+            if call.action.is_effectful:
+                await self._journal.complete(effects.completion(call, context, None, b""))
+        except BaseException as error:
+            failure = error if isinstance(error, ProviderError) else _unforeseen(error)
+            self._leave(call, started, None, failure)
+            raise
+        return self._items(call, plan, context, request, started)
+
+    async def _items(
+        self, call: Call, plan: Plan, context: CallContext, request: Any, started: float
+    ) -> AsyncGenerator[bytes]:
+        failure: ProviderError | None = None
+        try:
+            async with execution.entered(plan, context), aclosing(execution.items(plan, request, context)) as items:
+                async for item in items:
+                    yield _encode(item)
+        except ProviderError as error:
+            failure = error
+            raise
+        finally:
+            self._leave(call, started, None, failure)
+
+    def _leave(self, call: Call, started: float, answer: Answer | None, failure: ProviderError | None) -> None:
+        self.in_flight -= 1
+        self.observer.observe(call, time.perf_counter() - started, answer, failure)
+
+    # -- admit -----------------------------------------------------------------------------------
+
+    def _enter(self, call: Call) -> None:
+        if call.actor.kind == "service":
+            self.in_flight += 1
+            return
+        if self.in_flight >= self._max_in_flight or self.is_draining:
+            raise ProviderError(
+                ErrorCode.UNAVAILABLE,
+                "The layer is shutting down." if self.is_draining else "The layer serves as many calls as it can hold.",
+                retry_after_seconds=1.0,
+            )
+        self.in_flight += 1
+
+    async def _admit(self, call: Call) -> Any:
+        if call.actor.kind != "service":
+            await self._limit(call.tenant)
+            _check_key(call.idempotency_key)
+        request = call.request
+        if request is None:
+            request, call.metadata = call.action.decode(call.body)
+        self._authorise(call)
+        return request
+
+    async def _limit(self, tenant: str) -> None:
+        bucket = self.known_bucket(tenant) or await self.tenant_bucket(tenant)
+        wait = bucket.take()
+        if wait:
+            raise ProviderError(ErrorCode.RATE_LIMITED, "The tenant's rate limit is reached.", retry_after_seconds=wait)
+        await self._quotas.reserve(tenant)
+
+    def known_bucket(self, tenant: str) -> TokenBucket | None:
+        """Return the rate limit of ``tenant`` without waiting, or None when it must be read anew."""
+        found = self._tenant_buckets.get(tenant)
+        return found[1] if found is not None and found[0] > time.monotonic() else None
+
+    async def tenant_bucket(self, tenant: str) -> TokenBucket:
+        """Return the rate limit of ``tenant``, read anew from its settings every few seconds."""
+        found = self._tenant_buckets.get(tenant)
+        rate = effects.tenant_rate(await self._connections.tenant_policy(tenant))
+        bucket = found[1] if found is not None and found[1].settings == rate else TokenBucket(rate)
+        self._tenant_buckets[tenant] = (time.monotonic() + TENANT_FRESH_SECONDS, bucket)
+        return bucket
+
+    def _authorise(self, call: Call) -> None:
+        action = call.action
+        decision = self._policy.decide(
+            call.actor,
+            area=action.area,
+            domain=action.group,
+            name=call.provider,
+            action=action.name,
+            effect=action.effect,
+        )
+        if not decision.allow or (action.internal and call.actor.kind != "service"):
+            reason = decision.reason if not decision.allow else "the action is internal"
+            self._journal.note(effects.refusal(call, reason))
+            raise ProviderError(ErrorCode.PERMISSION_DENIED, f"{action.ref} is not allowed: {reason}.")
+
+    # -- run -------------------------------------------------------------------------------------
+
+    async def _plan(self, call: Call) -> Plan:
+        plan = self.plans.known(call.tenant, call.action, call.provider, call.connection)
+        if plan is None:
+            plan = await self.plans.find(call.tenant, call.action, call.provider, call.connection)
+        return plan
+
+    def _context(self, call: Call, plan: Plan, *, streaming: bool = False) -> CallContext:
+        limit = plan.policy.timeout_seconds
+        if call.timeout_seconds is not None:
+            limit = min(limit, call.timeout_seconds)
+        context = CallContext(
+            tenant=call.tenant,
+            actor=call.actor,
+            request_id=call.request_id,
+            deadline=float("inf") if streaming else time.monotonic() + limit,
+            connection=call.connection,
+            idempotency_key=call.idempotency_key,
+            traceparent=call.traceparent,
+            metadata=call.metadata,
+        )
+        if call.action.area == "services":
+            from erp.runtime.service_calls import equip
+
+            equip(context, self, self._journal, call.action.group)
+        return context
+
+    async def _read(self, call: Call, request: Any) -> Answer:
+        plan = await self._plan(call)
+        context = self._context(call, plan)
+        result = await execution.run(plan, request, context)
+        if context.emitted:
+            await self._journal.complete(effects.completion(call, context, None, b""))
+        return Answer(_encode(result), plan.provider, plan.connection, context.provider_seconds, result)
+
+    async def _effectful(self, call: Call, request: Any) -> Answer:
+        if call.idempotency_key is None:
+            return await self._run_effect(call, request, None)
+        reentrant = self.plans.is_repeatable(call.action, call.provider)
+        claim = effects.claim(call, _encode(request), reentrant=reentrant, window_seconds=self._window_seconds)
+        outcome = await self._journal.claim(claim)
+        if outcome.state == "won":
+            return await self._run_effect(call, request, claim)
+        return effects.settled(call, outcome)
+
+    async def _run_effect(self, call: Call, request: Any, claim: Claim | None) -> Answer:
+        try:
+            plan = await self._plan(call)
+            context = self._context(call, plan)
+        except BaseException as error:
+            await self._give_back(call, claim, error)
+            raise
+        try:
+            result = await execution.run(plan, request, context)
+            data = _encode(result)
+        except BaseException as error:
+            await self._complete_failed(call, context, plan, claim, error)
+            raise
+        await self._journal.complete(effects.completion(call, context, claim, data))
+        return Answer(data, plan.provider, plan.connection, context.provider_seconds, result)
+
+    async def _give_back(self, call: Call, claim: Claim | None, error: BaseException) -> None:
+        """Nothing was tried: free the key and record the refusal."""
+        code = error.code.value if isinstance(error, ProviderError) else ErrorCode.INTERNAL.value
+        await self._journal.complete(effects.gave_back(call, claim, code))
+
+    async def _complete_failed(
+        self, call: Call, context: CallContext, plan: Plan, claim: Claim | None, error: BaseException
+    ) -> None:
+        failure = error if isinstance(error, ProviderError) else _unforeseen(error)
+        settled = claim is not None and not execution.may_repeat(plan, context) and effects.may_have_happened(failure)
+        await asyncio.shield(self._journal.complete(effects.failed(call, claim, failure, keep=settled)))
+
+
+def _check_key(key: str | None) -> None:
+    if key is not None and not (0 < len(key) <= MAX_KEY_LENGTH and key.isprintable()):
+        raise ProviderError(
+            ErrorCode.INVALID_ARGUMENT,
+            f"The Idempotency-Key must be 1 to {MAX_KEY_LENGTH} printable characters.",
+            errors=[FieldError("/headers/Idempotency-Key", "Use a UUID, for example.")],
+        )
+
+
+def _unforeseen(error: BaseException) -> ProviderError:
+    made = ProviderError(
+        ErrorCode.CANCELLED if isinstance(error, asyncio.CancelledError) else ErrorCode.INTERNAL,
+        "The layer failed in a way it did not foresee.",
+        detail=f"{type(error).__name__}: {error}",
+    )
+    made.__cause__ = error
+    return made

@@ -1,0 +1,222 @@
+"""What a call resolves to: the method to run and everything that protects it.
+
+A plan is made once per tenant, action and connection and reused, so that the hot path is one
+dictionary look-up. It is checked against the stored connection once a second, and dropped at once
+when the connection changes in this process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from erp.contracts.models.errors import ErrorCode
+from erp.errors import ProviderError
+from erp.runtime import call_policy
+from erp.runtime.pool import Key, OpenProvider, ProviderPool, key_of
+from erp.runtime.ports import Connection
+from erp.runtime.resilience import BulkheadGate, CircuitBreaker, TokenBucket
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from erp.runtime.action import Action
+    from erp.runtime.call_policy import Breaker, Bulkhead, CallPolicy
+    from erp.runtime.catalog import ProviderCatalog
+    from erp.runtime.ports import Connections
+
+FRESH_SECONDS = 1.0
+MAX_PLANS = 20_000
+
+Method = Callable[..., Awaitable[Any]]
+
+
+@dataclass(slots=True, eq=False)
+class Plan:
+    """A resolved call target."""
+
+    action: Action
+    method: Method
+    policy: CallPolicy
+    gate: BulkheadGate
+    bucket: TokenBucket
+    breaker: CircuitBreaker | None
+    opened: OpenProvider | None
+    provider: str
+    connection: str
+    may_repeat: bool
+    """True when running the action twice has the effect of running it once."""
+    takes_keys: bool
+    """True when the provider deduplicates by the call's idempotency key."""
+    fresh_until: float
+
+    @property
+    def translate_by(self) -> Any:
+        """The object whose ``translate`` table applies."""
+        return self.opened.provider if self.opened is not None else None
+
+
+@dataclass(slots=True, eq=False)
+class Guards:
+    """Bulkheads and breakers of one connection, by their settings."""
+
+    revision: str
+    gates: dict[Bulkhead, BulkheadGate] = field(default_factory=dict)
+    breakers: dict[Breaker, CircuitBreaker] = field(default_factory=dict)
+
+
+class PlanBook:
+    """Finds or makes the plan of a call."""
+
+    def __init__(self, catalog: ProviderCatalog, pool: ProviderPool, connections: Connections) -> None:
+        self.catalog = catalog
+        self._pool = pool
+        self._connections = connections
+        self._services: dict[str, Any] = {}
+        self._plans: dict[tuple[str, Action, str, str], Plan] = {}
+        self._guards: dict[Key, Guards] = {}
+
+    def add_service(self, name: str, service: Any) -> None:
+        """Make the actions of ``service`` callable."""
+        self._services[name] = service
+
+    def is_repeatable(self, action: Action, provider: str) -> bool:
+        """Whether a call with a key may run again after the process that ran it died."""
+        if action.idempotent or action.area == "services":
+            return action.idempotent
+        return self.catalog.provider(action.group, provider).idempotency_keys
+
+    def known(self, tenant: str, action: Action, provider: str, connection: str) -> Plan | None:
+        """Return a fresh plan without waiting, or None."""
+        plan = self._plans.get((tenant, action, provider, connection))
+        return plan if plan is not None and plan.fresh_until > time.monotonic() else None
+
+    async def find(self, tenant: str, action: Action, provider: str, connection: str) -> Plan:
+        """Return the plan of a call, opening the provider when needed.
+
+        Raises:
+            ProviderError: ``not_found`` for an unknown provider or connection, ``unsupported`` for
+                an undeclared capability, or what opening the provider raised.
+        """
+        plan = self.known(tenant, action, provider, connection)
+        if plan is not None:
+            return plan
+        policy = await self._connections.tenant_policy(tenant)
+        if action.area == "services":
+            made = self._service_plan(action, policy)
+        else:
+            made = await self._provider_plan(tenant, action, provider, connection, policy)
+        return self._keep((tenant, action, provider, connection), made)
+
+    def _keep(self, key: tuple[str, Action, str, str], made: Plan) -> Plan:
+        previous = self._plans.get(key)
+        if previous is not None and previous.policy == made.policy:
+            made.bucket, made.gate = previous.bucket, previous.gate if made.opened is None else made.gate
+        if len(self._plans) >= MAX_PLANS:
+            self._plans.pop(next(iter(self._plans)))
+        self._plans[key] = made
+        return made
+
+    def _service_plan(self, action: Action, tenant_policy: Mapping[str, Any]) -> Plan:
+        policy = call_policy.resolve(action.name, {}, tenant_policy)
+        return Plan(
+            action=action,
+            method=getattr(self._services[action.group], action.name),
+            policy=policy,
+            gate=BulkheadGate(policy.bulkhead),
+            bucket=TokenBucket(policy.rate),
+            breaker=None,
+            opened=None,
+            provider=action.group,
+            connection="default",
+            may_repeat=action.idempotent,
+            takes_keys=False,
+            fresh_until=time.monotonic() + FRESH_SECONDS,
+        )
+
+    async def _provider_plan(
+        self, tenant: str, action: Action, provider: str, connection: str, tenant_policy: Mapping[str, Any]
+    ) -> Plan:
+        target = await self.connection(tenant, action.group, provider, connection)
+        manifest = self.catalog.provider(action.group, provider)
+        if action.capability is not None and action.capability not in manifest.capabilities:
+            raise ProviderError(
+                ErrorCode.UNSUPPORTED,
+                f"{manifest.ref} does not declare the capability {action.capability!r} that {action.ref} needs.",
+            )
+        opened = await self._pool.acquire(target)
+        policy = call_policy.resolve(action.name, manifest.limits, tenant_policy, target.policy)
+        gate, breaker = self._guards_of(target, policy)
+        return Plan(
+            action=action,
+            method=getattr(opened.provider, action.name),
+            policy=policy,
+            gate=gate,
+            bucket=TokenBucket(policy.rate),
+            breaker=breaker,
+            opened=opened,
+            provider=manifest.ref,
+            connection=connection,
+            may_repeat=action.idempotent,
+            takes_keys=manifest.idempotency_keys,
+            fresh_until=time.monotonic() + FRESH_SECONDS,
+        )
+
+    def _guards_of(self, target: Connection, policy: CallPolicy) -> tuple[BulkheadGate, CircuitBreaker]:
+        """Actions of a connection share its bulkhead and breaker unless they have settings of their own."""
+        key = key_of(target)
+        guards = self._guards.get(key)
+        if guards is None or guards.revision != target.revision:
+            guards = self._guards[key] = Guards(target.revision)
+        gate = guards.gates.setdefault(policy.bulkhead, BulkheadGate(policy.bulkhead))
+        breaker = guards.breakers.setdefault(policy.breaker, CircuitBreaker(policy.breaker))
+        return gate, breaker
+
+    async def connection(self, tenant: str, domain: str, provider: str, name: str) -> Connection:
+        """Return the stored connection, or the implicit one of an embedded provider."""
+        manifest = self.catalog.provider(domain, provider)
+        found = await self._connections.find(tenant, domain, provider, name)
+        if found is not None:
+            return found
+        if name == "default" and not manifest.needs_configuration:
+            return implicit(tenant, domain, provider)
+        raise ProviderError(
+            ErrorCode.NOT_FOUND,
+            f"{manifest.ref} has no connection named {name[:100]!r} for this tenant. "
+            f"Create it with POST /providers/{manifest.ref}/configure.",
+        )
+
+    async def default_of(self, tenant: str, domain: str) -> tuple[str, str] | None:
+        """Provider and connection a service means when it names only ``domain``."""
+        chosen = await self._connections.domain_default(tenant, domain)
+        if chosen is not None:
+            return chosen
+        embedded = self.catalog.embedded(domain)
+        return (embedded.name, "default") if embedded is not None else None
+
+    def breaker_state(self, target: Connection) -> str:
+        """State of the connection's circuit breaker: closed, open or half_open."""
+        guards = self._guards.get(key_of(target))
+        states = {breaker.state for breaker in guards.breakers.values()} if guards else set()
+        return next((state for state in ("open", "half_open") if state in states), "closed")
+
+    def forget(self, tenant: str) -> None:
+        """Drop the plans of ``tenant``; its next call resolves anew."""
+        for key in [key for key in self._plans if key[0] == tenant]:
+            del self._plans[key]
+
+
+def implicit(tenant: str, domain: str, provider: str) -> Connection:
+    """Return the connection an embedded provider has without being configured."""
+    return Connection(
+        tenant=tenant,
+        domain=domain,
+        provider=provider,
+        name="default",
+        revision="implicit",
+        config={},
+        secrets={},
+        policy={},
+    )

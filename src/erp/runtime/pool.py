@@ -1,0 +1,238 @@
+"""Open providers: one per tenant and connection, opened once, drained before they are closed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from erp.contracts.models.errors import ErrorCode
+from erp.errors import ProviderError
+from erp.runtime import loader
+from erp.runtime.spi import Health, OpenContext
+from erp.runtime.translation import translated
+
+if TYPE_CHECKING:
+    from erp.runtime.catalog import ProviderCatalog
+    from erp.runtime.manifest import ProviderManifest
+    from erp.runtime.ports import Connection, Identity, SecretVault
+
+_log = logging.getLogger(__name__)
+
+Key = tuple[str, str, str, str]
+SECRET_SCHEME = "secret://"  # noqa: S105  (a URL scheme, not a secret)
+_SAFE_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
+
+
+@dataclass(slots=True)
+class PoolSettings:
+    """When open providers are closed. Times in seconds."""
+
+    idle_seconds: float = 600.0
+    drain_seconds: float = 10.0
+    open_timeout_seconds: float = 30.0
+
+
+@dataclass(eq=False)
+class OpenProvider:
+    """A provider that has been opened, with the number of calls inside it."""
+
+    provider: Any
+    manifest: ProviderManifest
+    connection: Connection
+    running: int = 0
+    last_used: float = field(default_factory=time.monotonic)
+    is_closing: bool = False
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def enter(self) -> None:
+        """Count one more call inside."""
+        self.running += 1
+
+    def leave(self) -> None:
+        """Count one call fewer; the last one wakes a pending close."""
+        self.running -= 1
+        self.last_used = time.monotonic()
+        if self.is_closing and self.running == 0:
+            self._idle.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until no call is inside, at most ``seconds``."""
+        self.is_closing = True
+        if self.running:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), seconds)
+
+
+class ProviderPool:
+    """Hands out open providers. Concurrent first calls share one ``open``."""
+
+    def __init__(
+        self,
+        catalog: ProviderCatalog,
+        *,
+        data_dir: Path,
+        models_dir: Path,
+        vault: SecretVault,
+        identity: Identity,
+        settings: PoolSettings | None = None,
+    ) -> None:
+        self.catalog = catalog
+        self.settings = settings or PoolSettings()
+        self._data_dir = data_dir
+        self._models_dir = models_dir
+        self._vault = vault
+        self._identity = identity
+        self._open: dict[Key, OpenProvider] = {}
+        self._opening: dict[tuple[Key, str], asyncio.Task[OpenProvider]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    async def acquire(self, connection: Connection) -> OpenProvider:
+        """Return the open provider of ``connection``, opening it when needed.
+
+        Raises:
+            ProviderError: what ``open`` raised, or ``unavailable`` when it took too long.
+        """
+        key = key_of(connection)
+        found = self._open.get(key)
+        if found is not None and found.connection.revision == connection.revision and not found.is_closing:
+            return found
+        if self._is_closed:
+            raise ProviderError(ErrorCode.UNAVAILABLE, "The layer is shutting down.", retry_after_seconds=5.0)
+        flight = (key, connection.revision)
+        task = self._opening.get(flight)
+        if task is None:
+            task = asyncio.ensure_future(self._open_and_replace(key, connection))
+            self._opening[flight] = task
+            task.add_done_callback(lambda _: self._opening.pop(flight, None))
+        return await asyncio.shield(task)
+
+    async def _open_and_replace(self, key: Key, connection: Connection) -> OpenProvider:
+        opened = await self.open_unpooled(connection)
+        previous = self._open.get(key)
+        self._open[key] = opened
+        if previous is not None:
+            self._retire(previous)
+        return opened
+
+    async def open_unpooled(self, connection: Connection) -> OpenProvider:
+        """Open a provider without putting it in the pool (to try a configuration)."""
+        manifest = self.catalog.provider(connection.domain, connection.provider)
+        config = await self._resolved_config(manifest, connection)
+        provider = loader.load(manifest)(config, self._context(connection))
+        try:
+            async with asyncio.timeout(self.settings.open_timeout_seconds):
+                await provider.open()
+        except BaseException as error:
+            await _close_quietly(provider, manifest.ref)
+            raise _opening_failed(manifest, provider, error) from error
+        return OpenProvider(provider, manifest, connection)
+
+    async def _resolved_config(self, manifest: ProviderManifest, connection: Connection) -> Mapping[str, Any]:
+        config = {**manifest.defaults, **connection.config}
+        for name, reference in connection.secrets.items():
+            path, _, version = reference.removeprefix(SECRET_SCHEME).partition("#")
+            config[name] = await self._vault.get(connection.tenant, path, int(version) if version else None)
+        return config
+
+    def _context(self, connection: Connection) -> OpenContext:
+        where = Path(connection.domain, connection.provider, safe_name(connection.name))
+        data_dir = self._data_dir / "tenants" / safe_name(connection.tenant) / where
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return OpenContext(
+            tenant=connection.tenant,
+            connection=connection.name,
+            data_dir=data_dir,
+            shared_dir=self._models_dir,
+            vault=self._vault,
+            identity=self._identity,
+        )
+
+    async def health(self, connection: Connection) -> Health:
+        """Ask the provider of ``connection``; a provider that cannot be opened is ``down``."""
+        started = time.perf_counter()
+        try:
+            opened = await self.acquire(connection)
+            async with asyncio.timeout(5.0):
+                health: Health = await opened.provider.health()
+        except ProviderError as error:
+            health = Health(status="down", message=error.message)
+        except TimeoutError:
+            health = Health(status="down", message="The provider did not answer its health check within 5 s.")
+        except Exception as error:  # noqa: BLE001  (health reports failures, whatever they are)
+            _log.warning("health check of %s failed", key_of(connection), exc_info=error)
+            health = Health(status="down", message="The health check failed; see the server log.")
+        health.latency_ms = round((time.perf_counter() - started) * 1000, 3)
+        return health
+
+    def discard(self, tenant: str, domain: str, provider: str, name: str) -> None:
+        """Close a connection's open provider once its calls have ended."""
+        opened = self._open.pop((tenant, domain, provider, name), None)
+        if opened is not None:
+            self._retire(opened)
+
+    def evict_idle(self) -> int:
+        """Close what has not been used for ``idle_seconds`` and keeps nothing in memory; return how many."""
+        limit = time.monotonic() - self.settings.idle_seconds
+        idle = [
+            key
+            for key, opened in self._open.items()
+            if not opened.running and opened.last_used < limit and opened.manifest.scope != "process"
+        ]
+        for key in idle:
+            self._retire(self._open.pop(key))
+        return len(idle)
+
+    def _retire(self, opened: OpenProvider) -> None:
+        opened.is_closing = True
+        task = asyncio.ensure_future(self._drain_and_close(opened))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _drain_and_close(self, opened: OpenProvider) -> None:
+        await opened.drain(self.settings.drain_seconds)
+        await _close_quietly(opened.provider, opened.manifest.ref)
+
+    async def close(self) -> None:
+        """Drain and close everything; later calls are refused as ``unavailable``."""
+        self._is_closed = True
+        for task in list(self._opening.values()):
+            task.cancel()
+        await asyncio.gather(*self._opening.values(), return_exceptions=True)
+        for key in list(self._open):
+            self._retire(self._open.pop(key))
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+
+def key_of(connection: Connection) -> Key:
+    """What identifies an open provider."""
+    return (connection.tenant, connection.domain, connection.provider, connection.name)
+
+
+def safe_name(name: str) -> str:
+    """Return ``name`` when it is a harmless file name, else a digest of it."""
+    return name if _SAFE_NAME.match(name) else hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+def _opening_failed(manifest: ProviderManifest, provider: Any, error: BaseException) -> BaseException:
+    if isinstance(error, TimeoutError):
+        return ProviderError(ErrorCode.UNAVAILABLE, f"{manifest.title} did not open in time.", retry_after_seconds=5.0)
+    return translated(provider, error, manifest.ref) if isinstance(error, Exception) else error
+
+
+async def _close_quietly(provider: Any, ref: str) -> None:
+    try:
+        await provider.close()
+    except Exception:
+        _log.exception("closing %s failed", ref)

@@ -1,0 +1,186 @@
+"""What the runtime needs from the layers above it. They implement; ``main.py`` wires."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from erp.runtime.context import Actor, EmittedEvent
+
+
+class Identity(Protocol):
+    """Turns a credential into an actor."""
+
+    async def authenticate(self, credential: str) -> Actor:
+        """Return who holds ``credential``.
+
+        Raises:
+            ProviderError: ``unauthenticated``, always with the same message, so that nothing
+                can be learned about which part was wrong.
+        """
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """A policy answer with its reason (for the audit record and, safely worded, the caller)."""
+
+    allow: bool
+    reason: str
+
+
+class Policy(Protocol):
+    """Decides whether an actor may do a thing. Deny by default."""
+
+    def decide(self, actor: Actor, *, area: str, domain: str, name: str, action: str, effect: str) -> Decision:
+        """``area`` is ``providers``, ``services`` or ``admin``; ``effect`` is read, write or destructive."""
+
+
+class SecretVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """Facts about one version of a secret; never its value."""
+
+    version: int
+    created_at: str
+    state: Literal["current", "previous", "destroyed"]
+
+
+class SecretVault(Protocol):
+    """The platform's own secret store: AES-256-GCM envelopes, versioned, per tenant."""
+
+    async def put(self, tenant: str, path: str, value: str) -> int: ...
+    async def get(self, tenant: str, path: str, version: int | None = None) -> str:
+        """Raises ``ProviderError(not_found)`` when there is no such secret or version."""
+
+    async def versions(self, tenant: str, path: str) -> list[SecretVersion]: ...
+    async def list(self, tenant: str, prefix: str) -> list[str]: ...
+    async def delete(self, tenant: str, path: str) -> bool: ...
+
+
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant's configured provider. ``revision`` changes with every change of it."""
+
+    tenant: str
+    domain: str
+    provider: str
+    name: str
+    revision: str
+    config: Mapping[str, Any]
+    secrets: Mapping[str, str]
+    """Name of a config property -> SecretRef text (``secret://PATH#VERSION``)."""
+    policy: Mapping[str, Any]
+    """Overrides of ``CallPolicy`` for this connection, with per-action overrides under ``actions``."""
+
+
+class Connections(Protocol):
+    """Which connection a call means."""
+
+    async def find(self, tenant: str, domain: str, provider: str, name: str) -> Connection | None: ...
+    async def domain_default(self, tenant: str, domain: str) -> tuple[str, str] | None:
+        """Provider and connection name this tenant chose as the default of ``domain``."""
+
+    async def tenant_policy(self, tenant: str) -> Mapping[str, Any]:
+        """Overrides of ``CallPolicy`` for all calls of ``tenant``; empty when none."""
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """The right to run one effectful call under an idempotency key."""
+
+    tenant: str
+    actor: str
+    key: str
+    target: str
+    fingerprint: bytes
+    token: str
+    """Unique per attempt: whoever's token is stored owns the key."""
+    reentrant: bool
+    """True when the action may run again after its first runner died (idempotent)."""
+    window_seconds: int
+
+
+class ClaimOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """``won``: run it. ``replay``: here is the stored answer. The others are refused."""
+
+    state: Literal["won", "replay", "in_flight", "mismatch", "lost"]
+    status: int = 0
+    body: bytes = b""
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """Who did what to what, when, and how it ended (before numbering and chaining)."""
+
+    tenant: str
+    actor: str
+    action: str
+    target: str
+    outcome: str
+    """``ok`` or the error code."""
+    reason: str
+    request_id: str
+    time: str
+    effect: str
+    traceparent: str | None = None
+    detail: Mapping[str, Any] | None = None
+
+
+class OutboxEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A CloudEvents 1.0 event waiting for delivery to the tenant's bus."""
+
+    tenant: str
+    id: str
+    topic: str
+    type: str
+    source: str
+    time: str
+    data: Mapping[str, Any]
+    key: str | None = None
+    subject: str | None = None
+    traceparent: str | None = None
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that must be durable before the answer of an effectful call leaves."""
+
+    audit: AuditEntry
+    events: Sequence[OutboxEvent] = ()
+    claim: Claim | None = None
+    status: int = 0
+    body: bytes = b""
+    release: bool = False
+    """True when the call failed without effect: the claim is given back so that a retry can run."""
+
+
+class Journal(Protocol):
+    """Durable memory of effectful calls, written by group commit."""
+
+    async def claim(self, claim: Claim) -> ClaimOutcome: ...
+    async def complete(self, completion: Completion) -> None:
+        """Return only when ``completion`` is durable."""
+
+    def note(self, audit: AuditEntry) -> None:
+        """Append an audit record soon, without waiting (refused calls)."""
+
+
+class Quotas(Protocol):
+    """Reserve then settle: a limit is never exceeded by one, in any number of processes."""
+
+    async def reserve(self, tenant: str, units: int = 1) -> None:
+        """Raises ``ProviderError(quota_exhausted)`` with the seconds until the period ends."""
+
+
+__all__ = [
+    "AuditEntry",
+    "Claim",
+    "ClaimOutcome",
+    "Completion",
+    "Connection",
+    "Connections",
+    "Decision",
+    "EmittedEvent",
+    "Identity",
+    "Journal",
+    "OutboxEvent",
+    "Policy",
+    "Quotas",
+    "SecretVault",
+    "SecretVersion",
+]

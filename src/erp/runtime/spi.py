@@ -1,0 +1,107 @@
+"""What a provider author sees: the whole surface between a provider and the layer.
+
+A provider is one class without a base class. The layer constructs it with its validated
+configuration, opens it, calls one method per action and closes it. It translates one call and
+nothing else: it never retries, logs calls, meters, caches, checks tenants or asks for permission.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from erp.contracts.models.errors import ErrorCode
+from erp.errors import FieldError, ProviderError
+from erp.runtime.context import Actor, CallContext
+from erp.runtime.ports import Identity, SecretVault
+
+__all__ = [
+    "UNSET",
+    "Actor",
+    "CallContext",
+    "Config",
+    "Dependency",
+    "ErrorCode",
+    "ErrorTable",
+    "FieldError",
+    "Health",
+    "OpenContext",
+    "Provider",
+    "ProviderError",
+    "Stream",
+    "UnsetType",
+]
+
+Config: TypeAlias = Mapping[str, Any]
+"""Configuration validated by the manifest's schema, defaults filled in, secrets resolved to text."""
+
+ErrorTable: TypeAlias = Mapping[type[BaseException], ErrorCode]
+"""Exception type -> error code; the most specific type wins. Kept in ``Provider.translate``."""
+
+Stream: TypeAlias = AsyncIterator
+"""What a streaming action returns: an async generator of result items."""
+
+
+class Dependency(msgspec.Struct, kw_only=True):
+    """One thing a health answer depends on."""
+
+    name: str
+    status: Literal["ok", "degraded", "down"]
+    latency_ms: float | UnsetType = UNSET
+    message: str | UnsetType = UNSET
+
+
+class Health(msgspec.Struct, kw_only=True):
+    """An honest answer to "can you work now?"; never cached, never optimistic."""
+
+    status: Literal["ok", "degraded", "down"]
+    latency_ms: float = 0.0
+    dependencies: list[Dependency] = msgspec.field(default_factory=list)
+    message: str | UnsetType = UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class OpenContext:
+    """Where an open provider lives. Handed to the constructor; no secrets in its repr."""
+
+    tenant: str
+    connection: str
+    data_dir: Path
+    """A directory of this tenant, provider and connection alone; exists, mode 0700."""
+    shared_dir: Path
+    """A directory all tenants of this provider share (models, downloaded files)."""
+    vault: SecretVault = field(repr=False)
+    identity: Identity = field(repr=False)
+
+
+@runtime_checkable
+class Provider(Protocol):
+    """What every provider has beside one async method per action.
+
+    ``async def <action>(self, request: <Action>Request, context: CallContext) -> <Action>Result``;
+    a streaming action is an async generator of ``<Action>Result`` items.
+    """
+
+    translate: ClassVar[ErrorTable]
+
+    def __init__(self, config: Config, context: OpenContext) -> None:
+        """Keep the arguments; do no input or output."""
+
+    async def open(self) -> None:
+        """Acquire connections, files, threads.
+
+        Raises:
+            ProviderError: ``unavailable`` (try later), ``unauthenticated`` (ask for new
+                credentials) or ``failed_precondition`` (the configuration cannot work).
+        """
+
+    async def close(self) -> None:
+        """Release everything. Safe without ``open``, safe twice, safe after a failed call."""
+
+    async def health(self) -> Health:
+        """Ask the peer now and answer what is true."""
