@@ -1,0 +1,45 @@
+"""The command line. Commands import what they need when they run, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from erp import __version__
+from erp.cli import contracts, keys, models, tenants
+from erp.cli.serve import serve
+
+app = typer.Typer(
+    name="erp",
+    help="The ERP Provider Layer.\n\nExample: erp serve --port 8080 --data-dir ./data",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(serve)
+app.add_typer(tenants.app, name="tenants")
+app.add_typer(keys.app, name="keys")
+app.add_typer(contracts.app, name="contracts")
+app.add_typer(models.app, name="models")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Hold the options of ``erp`` itself."""
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

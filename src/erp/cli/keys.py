@@ -1,0 +1,52 @@
+"""``erp keys``: create API keys, also while a server runs on the same data directory."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from erp.cli.session import DATA_DIR_HELP, with_control_plane
+
+if TYPE_CHECKING:
+    from erp.control_plane import ControlPlane
+
+app = typer.Typer(
+    help="Create API keys.\n\nExample: erp keys create --tenant acme --role developer", no_args_is_help=True
+)
+
+
+class Role(StrEnum):
+    """What a key may do."""
+
+    ADMIN = "admin"
+    OPERATOR = "operator"
+    DEVELOPER = "developer"
+
+
+@app.callback()
+def keys() -> None:
+    """Hold the subcommands."""
+
+
+@app.command()
+def create(
+    tenant: Annotated[str, typer.Option(help="Whose key it is.")],
+    role: Annotated[Role, typer.Option(help="What the key may do.")],
+    scope: Annotated[list[str] | None, typer.Option(help="Narrow the key; may be repeated.")] = None,
+    name: Annotated[str | None, typer.Option(help="What the key is for.", show_default=False)] = None,
+    data_dir: Annotated[Path | None, typer.Option(help=DATA_DIR_HELP, show_default=False)] = None,
+) -> None:
+    """Create an API key and print it: the only time it is shown.
+
+    Example: export ERP_KEY=$(erp keys create --tenant acme --role developer)
+    """
+
+    async def made(control: ControlPlane) -> str:
+        await control.tenants.get(tenant)
+        _, text = await control.api_keys.create(tenant, role=role.value, name=name, scopes=scope or [])
+        return text
+
+    typer.echo(with_control_plane(data_dir, made))

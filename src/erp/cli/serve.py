@@ -1,0 +1,52 @@
+"""``erp serve``: run the layer until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DRAIN_SECONDS = 20
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8080,
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.", show_default=False)] = None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C, then drain.
+
+    Prints "ready http://HOST:PORT" on standard error when it answers.
+
+    Example: erp serve --port 8080 --data-dir ./data
+    """
+    from erp.main import Settings
+
+    settings = Settings(data_dir=data_dir.absolute()) if data_dir else Settings()
+    logging.basicConfig(
+        level=settings.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+    )
+    sys.exit(run(settings, host, port))
+
+
+def run(settings: Any, host: str, port: int) -> int:
+    """Run the server; return the exit status."""
+    import uvloop
+
+    return uvloop.run(_serve(settings, host, port))
+
+
+async def _serve(settings: Any, host: str, port: int) -> int:
+    from erp.gateway.server import GatewayServer
+    from erp.main import running
+
+    async with running(settings) as layer:
+        if key := await layer.first_key():
+            print(f"administrator key (shown only now): {key}", file=sys.stderr, flush=True)
+        server = GatewayServer(layer.application(), host=host, port=port, drain_seconds=DRAIN_SECONDS)
+        server.on_ready = lambda address: print(f"ready {address}", file=sys.stderr, flush=True)
+        await server.serve()
+        return 0 if server.started else 1

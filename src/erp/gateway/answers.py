@@ -1,0 +1,75 @@
+"""Sends answers and problems over raw ASGI, with the headers every answer carries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from erp.contracts.models.errors import ErrorCode
+from erp.errors import Problem, ProviderError
+
+if TYPE_CHECKING:
+    from starlette.types import Send
+
+    from erp.gateway.inbound import Inbound
+    from erp.runtime.resilience import TokenBucket
+
+Headers = list[tuple[bytes, bytes]]
+
+JSON = b"application/json"
+PROBLEM = b"application/problem+json"
+
+_encode = msgspec.json.Encoder(decimal_format="string").encode
+
+
+async def send(send: Send, status: int, body: bytes, content_type: bytes, headers: Headers) -> None:
+    """Send one complete response."""
+    start = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": start})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_problem(
+    send_to: Send, inbound: Inbound, error: ProviderError, path: str, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
+    """Send ``error`` as an RFC 9457 problem."""
+    out = [*common_headers(inbound), *problem_headers(error), *headers]
+    await send(send_to, error.status, problem_body(error, inbound.request_id, path), PROBLEM, out)
+
+
+def problem_body(error: ProviderError, correlation_id: str, path: str) -> bytes:
+    """Return the problem document of ``error``."""
+    return _encode(Problem.of(error, correlation_id=correlation_id, instance=path))
+
+
+def problem_headers(error: ProviderError) -> Headers:
+    """Return ``Retry-After`` (RFC 9110, 10.2.3) and ``WWW-Authenticate`` (RFC 6750) where they apply."""
+    headers: Headers = []
+    if error.retry_after_seconds is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_seconds))))
+    if error.code is ErrorCode.UNAUTHENTICATED:
+        headers.append((b"www-authenticate", b'Bearer realm="erp"'))
+    return headers
+
+
+def common_headers(inbound: Inbound) -> Headers:
+    """Headers of every answer."""
+    return [
+        (b"x-request-id", inbound.request_id.encode()),
+        (b"traceparent", inbound.traceparent.encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+
+
+def rate_headers(bucket: TokenBucket) -> Headers:
+    """Return ``RateLimit`` and ``RateLimit-Policy`` (draft-ietf-httpapi-ratelimit-headers-10)."""
+    settings = bucket.settings
+    seconds = max(1, math.ceil(settings.period_seconds))
+    return [
+        (b"ratelimit", b'"tenant";r=%d;t=%d' % (bucket.remaining, seconds)),
+        (b"ratelimit-policy", b'"tenant";q=%d;w=%d' % (settings.requests, seconds)),
+    ]

@@ -1,0 +1,125 @@
+"""The ASGI application: calls go straight to ``InvokeRoute``, everything else to Starlette's router."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from erp.contracts.models.errors import ErrorCode
+from erp.errors import ProviderError
+from erp.gateway.endpoint import endpoint, problem
+from erp.gateway.inbound import Inbound
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.types import Receive, Scope, Send
+
+    from erp.gateway.administration import Administration
+    from erp.gateway.configuration import Configuration
+    from erp.gateway.credentials import Credentials
+    from erp.gateway.discovery import Discovery
+    from erp.gateway.invoke import InvokeRoute
+    from erp.gateway.status import Status
+
+Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
+
+_RESERVED = frozenset({"health", "configure", "metrics", "events"})
+
+
+class Gateway:
+    """What uvicorn serves."""
+
+    def __init__(self, invoke: InvokeRoute, pages: Starlette) -> None:
+        self._invoke = invoke
+        self._pages = pages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection event."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            segments = scope["path"][1:].split("/")
+            kind, count = segments[0], len(segments)
+            if (kind == "providers" and count == 4 and segments[3] not in _RESERVED) or (  # noqa: PLR2004
+                kind == "services" and count == 3  # noqa: PLR2004  (the URL's shape)
+            ):
+                await self._invoke(scope, receive, send, segments)
+                return
+        await self._pages(scope, receive, send)
+
+
+def pages(
+    *,
+    credentials: Credentials,
+    discovery: Discovery,
+    configuration: Configuration,
+    administration: Administration,
+    status: Status,
+    lifespan: Lifespan | None = None,
+) -> Starlette:
+    """Return the application behind every URL that is not a call."""
+
+    def route(path: str, handler: Callable[..., object], method: str = "GET") -> Route:
+        return Route(path, endpoint(credentials, handler), methods=[method])  # type: ignore[arg-type]
+
+    one = "/providers/{domain}/{name}"
+    routes = [
+        Route("/healthz", status.alive),
+        Route("/readyz", status.ready),
+        route("/metrics", status.metrics),
+        route("/openapi.json", status.openapi),
+        route("/asyncapi.json", status.asyncapi),
+        route("/providers", discovery.providers),
+        route("/providers/{domain}", discovery.domain),
+        route(one, discovery.provider),
+        route(f"{one}/health", discovery.health),
+        route(f"{one}/metrics", discovery.metrics),
+        route(f"{one}/configure", configuration.configure, "POST"),
+        route(f"{one}/configure", configuration.connections),
+        route(f"{one}/configure", configuration.remove, "DELETE"),
+        *administration_routes(route, administration),
+    ]
+    handlers = {HTTPException: _http_problem, Exception: _crash}
+    return Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)  # type: ignore[arg-type]
+
+
+def administration_routes(route: Callable[..., Route], administration: Administration) -> list[Route]:
+    """Return the routes for administrators."""
+    return [
+        route("/tenants", administration.tenants),
+        route("/tenants", administration.create_tenant, "POST"),
+        route("/tenants/{tenant}", administration.tenant),
+        route("/tenants/{tenant}", administration.change_tenant, "PATCH"),
+        route("/tenants/{tenant}", administration.delete_tenant, "DELETE"),
+        route("/keys", administration.keys),
+        route("/keys", administration.create_key, "POST"),
+        route("/keys/{key}", administration.revoke_key, "DELETE"),
+        route("/quotas", administration.quotas),
+        route("/quotas/{period}", administration.set_quota, "PUT"),
+        route("/quotas/{period}", administration.delete_quota, "DELETE"),
+        route("/audit", administration.audit),
+    ]
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    """Explain what the router refused: unknown paths and wrong methods."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    inbound = Inbound(request.scope["headers"])
+    if status == 405:  # noqa: PLR2004  (Method Not Allowed)
+        allowed = (getattr(error, "headers", None) or {}).get("Allow", "")
+        message = f"{request.method} is not allowed here. Allowed: {allowed}."
+        made = problem(inbound, ProviderError(ErrorCode.INVALID_ARGUMENT, message, status=405), request.url.path)
+        made.headers["allow"] = allowed
+        return made
+    message = f"There is nothing at {request.url.path[:200]}. GET /openapi.json lists what there is."
+    return problem(inbound, ProviderError(ErrorCode.NOT_FOUND, message), request.url.path)
+
+
+async def _crash(request: Request, _: Exception) -> Response:
+    """Answer what nobody foresaw (the server logs the exception)."""
+    error = ProviderError(ErrorCode.INTERNAL, "The layer failed in a way it did not foresee.")
+    return problem(Inbound(request.scope["headers"]), error, request.url.path)

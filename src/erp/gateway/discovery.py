@@ -1,0 +1,157 @@
+"""``GET /providers``: what there is, what it can do and how that is known."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.responses import Response
+
+from erp.contracts.loading import catalog as generated
+from erp.contracts.models.errors import ErrorCode
+from erp.errors import FieldError, ProviderError
+from erp.runtime.catalog import unknown
+from erp.telemetry.call_metrics import CONTENT_TYPE
+
+if TYPE_CHECKING:
+    from erp.gateway.endpoint import Visit
+    from erp.runtime.catalog import ProviderCatalog
+    from erp.runtime.manifest import ProviderManifest
+    from erp.runtime.plan import PlanBook
+    from erp.runtime.pool import ProviderPool
+    from erp.telemetry.call_metrics import CallMetrics
+
+
+class Discovery:
+    """Read-only endpoints about providers."""
+
+    def __init__(self, catalog: ProviderCatalog, plans: PlanBook, pool: ProviderPool, metrics: CallMetrics) -> None:
+        self._catalog = catalog
+        self._plans = plans
+        self._pool = pool
+        self._metrics = metrics
+
+    async def providers(self, visit: Visit) -> tuple[int, Any]:
+        """List providers, filtered by domain, capability and text, a page at a time."""
+        domain = visit.query("domain")
+        if domain is not None and domain not in self._catalog.domains:
+            raise unknown("domain", domain, self._catalog.domains)
+        wanted = self._wanted(domain, visit.query("capability"), visit.query("text"))
+        start = _after(visit.query("cursor"))
+        page = [item for item in wanted if item.ref > start][: visit.limit() + 1]
+        items = [summary(item) for item in page[: visit.limit()]]
+        answer: dict[str, Any] = {"items": items}
+        if len(page) > visit.limit():
+            answer["next_cursor"] = _cursor(items[-1]["ref"])
+        return 200, answer
+
+    def _wanted(self, domain: str | None, capability: str | None, text: str | None) -> list[ProviderManifest]:
+        found = sorted(self._catalog.providers.values(), key=lambda item: item.ref)
+        needle = (text or "").lower()
+        return [
+            item
+            for item in found
+            if domain in {None, item.domain}
+            and (capability is None or capability in item.capabilities)
+            and needle in f"{item.ref} {item.title} {item.summary}".lower()
+        ]
+
+    async def domain(self, visit: Visit) -> tuple[int, Any]:
+        """Describe a domain: its contract and its providers."""
+        name = visit.path("domain")
+        if name not in self._catalog.domains:
+            raise unknown("domain", name, self._catalog.domains)
+        contract = self._catalog.domains[name]
+        return 200, {
+            "domain": name,
+            "version": contract["version"],
+            "title": contract["title"],
+            "summary": contract["summary"],
+            "capabilities": contract.get("capabilities", {}),
+            "actions": [action_summary(key, value) for key, value in contract["actions"].items()],
+            "providers": [summary(item) for item in self._catalog.of_domain(name)],
+        }
+
+    async def provider(self, visit: Visit) -> tuple[int, Any]:
+        """Describe a provider: manifest, configuration schema, actions with schemas, how each is proven."""
+        manifest = self._manifest(visit)
+        proof = generated().get("proof", {}).get(manifest.ref, {})
+        return 200, {
+            **summary(manifest),
+            "homepage": manifest.homepage,
+            "extra": manifest.extra,
+            "config_schema": manifest.config,
+            "authentication": manifest.authentication,
+            "limits": manifest.limits,
+            "proof": {name: proof.get(name, "declared") for name in manifest.capabilities},
+            "actions": [
+                {
+                    **action_summary(action.name, action.contract),
+                    "params": action.contract["params"],
+                    "result": action.contract["result"],
+                    "errors": action.contract.get("errors", []),
+                }
+                for action in self._catalog.actions_of(manifest)
+                if not action.internal
+            ],
+        }
+
+    async def health(self, visit: Visit) -> tuple[int, Any]:
+        """Ask the tenant's connection now; 503 when it is down."""
+        manifest = self._manifest(visit)
+        name = visit.inbound.connection or "default"
+        connection = await self._plans.connection(visit.tenant, manifest.domain, manifest.name, name)
+        health = await self._pool.health(connection)
+        answer = msgspec.to_builtins(health)
+        answer["connection"] = name
+        answer["breaker"] = self._plans.breaker_state(connection)
+        return (503 if health.status == "down" else 200), answer
+
+    async def metrics(self, visit: Visit) -> tuple[int, Any]:
+        """Return OpenMetrics of this provider and the caller's tenant alone."""
+        manifest = self._manifest(visit)
+        text = self._metrics.exposition(tenant=visit.tenant, target=manifest.ref)
+        return 200, Response(text, media_type=CONTENT_TYPE)
+
+    def _manifest(self, visit: Visit) -> ProviderManifest:
+        return self._catalog.provider(visit.path("domain"), visit.path("name"))
+
+
+def summary(manifest: ProviderManifest) -> dict[str, Any]:
+    """Return what lists show of a provider."""
+    return {
+        "ref": manifest.ref,
+        "domain": manifest.domain,
+        "name": manifest.name,
+        "title": manifest.title,
+        "summary": manifest.summary,
+        "version": manifest.version,
+        "contract": manifest.contract,
+        "stability": manifest.stability,
+        "scope": manifest.scope,
+        "embedded": manifest.embedded,
+        "needs_configuration": manifest.needs_configuration,
+        "capabilities": manifest.capabilities,
+    }
+
+
+def action_summary(name: str, contract: dict[str, Any]) -> dict[str, Any]:
+    """Return what lists show of an action."""
+    shown = ("summary", "effect", "idempotent", "capability", "streaming", "deprecated")
+    return {"name": name, **{key: contract[key] for key in shown if key in contract}}
+
+
+def _cursor(ref: str) -> str:
+    return base64.urlsafe_b64encode(ref.encode()).decode()
+
+
+def _after(cursor: str | None) -> str:
+    if cursor is None:
+        return ""
+    try:
+        return base64.urlsafe_b64decode(cursor.encode()).decode()
+    except (binascii.Error, ValueError):
+        error = FieldError("/query/cursor", "Use next_cursor of the previous page, unchanged.")
+        raise ProviderError(ErrorCode.INVALID_ARGUMENT, "The cursor is not valid.", errors=[error]) from None

@@ -1,0 +1,121 @@
+"""The frame of every endpoint that is not a call: identify, authorise, validate, answer or explain."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.responses import Response
+
+from erp.contracts.loading import catalog
+from erp.contracts.models.errors import ErrorCode
+from erp.errors import FieldError, ProviderError
+from erp.gateway import answers, bodies
+from erp.gateway.inbound import Inbound
+from erp.runtime.action import field_errors, malformed, validator
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from erp.gateway.credentials import Credentials
+    from erp.runtime.context import Actor
+
+_encode = msgspec.json.Encoder(decimal_format="string").encode
+
+
+@dataclass(slots=True)
+class Visit:
+    """One request to an endpoint, after its sender was identified."""
+
+    request: Request
+    inbound: Inbound
+    actor: Actor
+
+    @property
+    def tenant(self) -> str:
+        """Whose data the endpoint may touch."""
+        return self.actor.tenant
+
+    def path(self, name: str) -> str:
+        """Return a path parameter."""
+        value: str = self.request.path_params[name]
+        return value
+
+    def query(self, name: str) -> str | None:
+        """Return a query parameter."""
+        value: str | None = self.request.query_params.get(name)
+        return value
+
+    def limit(self) -> int:
+        """Return the page size asked for, 1 to 200."""
+        text = self.query("limit") or "50"
+        if not text.isdigit() or not 1 <= int(text) <= 200:  # noqa: PLR2004  (the contract's page size)
+            error = FieldError("/query/limit", "Use a number from 1 to 200.")
+            raise ProviderError(ErrorCode.INVALID_ARGUMENT, "The page size is out of range.", errors=[error])
+        return int(text)
+
+    async def body(self, operation: str) -> dict[str, Any]:
+        """Return the request body, valid against the contract of ``operation``."""
+        text = await bodies.read_json(self.inbound, self.request.receive)
+        return validated(operation, text)
+
+
+@cache
+def _validator(operation: str) -> Any:
+    return validator(catalog()["gateway"][operation]["request"])
+
+
+def validated(operation: str, text: bytes) -> dict[str, Any]:
+    """Decode and check a body; ``invalid_argument`` carries every error with its JSON Pointer."""
+    try:
+        document = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise malformed(error) from None
+    errors = field_errors(_validator(operation), document)
+    if errors:
+        message = f"The request has {len(errors)} error{'s' * (len(errors) > 1)}; see errors[]."
+        raise ProviderError(ErrorCode.INVALID_ARGUMENT, message, errors=errors)
+    found: dict[str, Any] = document
+    return found
+
+
+Handler = Callable[[Visit], Awaitable[tuple[int, Any]]]
+
+
+def endpoint(credentials: Credentials, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """Wrap ``handler`` (which returns status and answer) for Starlette's router."""
+
+    async def serve(request: Request) -> Response:
+        inbound = Inbound(request.scope["headers"])
+        try:
+            inbound.check()
+            actor = await credentials.actor(inbound)
+            status, answer = await handler(Visit(request, inbound, actor))
+        except ProviderError as error:
+            return problem(inbound, error, request.url.path)
+        if isinstance(answer, Response):
+            return answer
+        return reply(inbound, status, answer)
+
+    return serve
+
+
+def reply(inbound: Inbound, status: int, answer: Any) -> Response:
+    """Return ``answer`` as JSON; None is an empty 204."""
+    body = b"" if answer is None else _encode(answer)
+    media_type = None if answer is None else "application/json"
+    return Response(body, status, _text(answers.common_headers(inbound)), media_type)
+
+
+def problem(inbound: Inbound, error: ProviderError, path: str) -> Response:
+    """Return ``error`` as an RFC 9457 problem."""
+    headers = [*answers.common_headers(inbound), *answers.problem_headers(error)]
+    body = answers.problem_body(error, inbound.request_id, path)
+    return Response(body, error.status, _text(headers), "application/problem+json")
+
+
+def _text(headers: answers.Headers) -> Mapping[str, str]:
+    return {name.decode(): value.decode() for name, value in headers}

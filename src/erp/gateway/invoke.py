@@ -1,0 +1,104 @@
+"""``POST /providers/{domain}/{name}/{action}`` and ``POST /services/{service}/{action}``.
+
+The path every call takes, so it is raw ASGI: no routing table, no request object, one pass over the
+headers, one JSON decode straight into the action's type.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from erp.contracts.models.errors import ErrorCode
+from erp.errors import ProviderError
+from erp.gateway import answers, bodies, streams
+from erp.gateway.inbound import Inbound
+from erp.runtime.calls import Call
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from erp.gateway.credentials import Credentials
+    from erp.runtime.action import Action, Area
+    from erp.runtime.calls import Answer, Calls
+    from erp.runtime.catalog import ProviderCatalog
+
+DEFAULT_CONNECTION = "default"
+
+
+class InvokeRoute:
+    """Turns one HTTP request into one call and its answer into one response."""
+
+    def __init__(self, calls: Calls, catalog: ProviderCatalog, credentials: Credentials) -> None:
+        self._calls = calls
+        self._catalog = catalog
+        self._credentials = credentials
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, segments: list[str]) -> None:
+        """Serve the request whose path has been split into ``segments``."""
+        started = time.perf_counter()
+        inbound = Inbound(scope["headers"])
+        try:
+            inbound.check()
+            call = await self._call(inbound, receive, segments)
+            if call.action.streaming:
+                await streams.serve(self._calls, call, inbound, receive, send)
+                return
+            answer = await self._calls.invoke(call)
+        except ProviderError as error:
+            await answers.send_problem(send, inbound, error, scope["path"])
+            return
+        await self._send(send, inbound, call, answer, started)
+
+    async def _call(self, inbound: Inbound, receive: Receive, segments: list[str]) -> Call:
+        actor = await self._credentials.actor(inbound)
+        action, provider = self._target(segments)
+        return Call(
+            action=action,
+            actor=actor,
+            provider=provider,
+            connection=inbound.connection or DEFAULT_CONNECTION,
+            body=await bodies.read_json(inbound, receive),
+            request_id=inbound.request_id,
+            traceparent=inbound.traceparent,
+            parent=inbound.parent,
+            idempotency_key=inbound.idempotency_key,
+            timeout_seconds=inbound.wait_seconds,
+            user=inbound.user,
+        )
+
+    def _target(self, segments: list[str]) -> tuple[Action, str]:
+        area: Area = "services" if segments[0] == "services" else "providers"
+        if area == "services":
+            action = self._catalog.action(area, segments[1], segments[2])
+            return self._public(action), segments[1]
+        self._catalog.provider(segments[1], segments[2])
+        return self._public(self._catalog.action(area, segments[1], segments[3])), segments[2]
+
+    def _public(self, action: Action) -> Action:
+        if action.internal:
+            message = f"{action.ref} can be used by the layer itself only, never through the gateway."
+            raise ProviderError(ErrorCode.PERMISSION_DENIED, message)
+        return action
+
+    async def _send(self, send: Send, inbound: Inbound, call: Call, answer: Answer, started: float) -> None:
+        seconds = time.perf_counter() - started
+        provider_ms = answer.provider_seconds * 1000
+        headers = answers.common_headers(inbound)
+        headers.append(
+            (
+                b"server-timing",
+                b"layer;dur=%.3f, provider;dur=%.3f" % (seconds * 1000 - provider_ms, provider_ms),
+            )
+        )
+        bucket = self._calls.known_bucket(call.tenant)
+        if bucket is not None:
+            headers += answers.rate_headers(bucket)
+        headers += call.action.deprecation_headers
+        meta = (
+            f'"meta":{{"request_id":"{inbound.request_id}","provider":"{answer.provider}",'
+            f'"connection":"{answer.connection}","duration_ms":{seconds * 1000:.3f}'
+        )
+        tail = b',"replayed":true}}' if answer.replayed else b"}}"
+        body = b'{"data":' + answer.data + b"," + meta.encode() + tail
+        await answers.send(send, 200, body, answers.JSON, headers)
