@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import shutil
 import time
 import uuid
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import pytest
 
 from erp.contracts.models.errors import ErrorCode
+from erp.control_plane import ControlPlane
+from erp.control_plane.tables import metadata as control_plane_tables
 from erp.errors import ProviderError
 from erp.runtime.context import Actor, CallContext
 from erp.runtime.ports import SecretVersion
@@ -118,3 +125,86 @@ def call_context() -> MakeCallContext:
         return CallContext(tenant=tenant, **facts)
 
     return make
+
+
+class OpenControlPlane(Protocol):
+    """``await open_control_plane()``: one more process's view of the test's control plane."""
+
+    async def __call__(self) -> ControlPlane: ...
+
+
+PEPPER = b"pepper of the tests, 32 bytes..."
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite control plane with its schema and nothing in it, to be copied."""
+    folder = tmp_path_factory.mktemp("migrated")
+    asyncio.run(_migrate(folder, None))
+    return folder / "control.db"
+
+
+@pytest.fixture(scope="session")
+def migrated_postgresql() -> Iterator[str]:
+    """A database of its own on the PostgreSQL that ``ERP_TEST_POSTGRES`` names, with the schema; removed at the end."""
+    server = os.environ.get("ERP_TEST_POSTGRES")
+    if not server:
+        pytest.skip("needs PostgreSQL: set ERP_TEST_POSTGRES")
+    name = f"erp_control_plane_{uuid.uuid4().hex[:12]}"
+    url = urlsplit(server)._replace(path=f"/{name}").geturl()
+    asyncio.run(_execute(server, f"CREATE DATABASE {name}"))
+    try:
+        asyncio.run(_migrate(Path(), url))
+        yield url
+    finally:
+        asyncio.run(_execute(server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def _migrate(folder: Path, url: str | None) -> None:
+    control = await ControlPlane.open(folder, url, pepper=PEPPER)
+    await control.close()
+
+
+async def _execute(url: str, statement: str) -> None:
+    import asyncpg
+
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def control_plane_url(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
+    """The address of an empty control plane; None for SQLite in ``tmp_path``. Tests run once on each."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "control.db")
+        return None
+    url: str = request.getfixturevalue("migrated_postgresql")
+    names = [table.name for table in control_plane_tables.sorted_tables if table.name != "revisions"]
+    asyncio.run(_execute(url, f"TRUNCATE {', '.join(names)} CASCADE"))
+    return url
+
+
+@pytest.fixture
+async def open_control_plane(control_plane_url: str | None, tmp_path: Path) -> AsyncIterator[OpenControlPlane]:
+    """A maker of control planes over one database, as several processes would have; closed at the end."""
+    opened: list[ControlPlane] = []
+
+    async def make() -> ControlPlane:
+        opened.append(await ControlPlane.open(tmp_path, control_plane_url, pepper=PEPPER))
+        return opened[-1]
+
+    yield make
+    for control in opened:
+        await control.close()
+
+
+@pytest.fixture
+async def control(open_control_plane: OpenControlPlane) -> ControlPlane:
+    """A control plane with the tenants ``acme`` and ``globex``."""
+    made = await open_control_plane()
+    await made.tenants.create("acme", name="Acme")
+    await made.tenants.create("globex")
+    return made

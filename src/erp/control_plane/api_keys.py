@@ -1,0 +1,165 @@
+"""Credentials: which key belongs to which tenant, with which role and scopes."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from erp.contracts.models.errors import ErrorCode
+from erp.control_plane import cursors, key_text, moments
+from erp.control_plane.database import Database
+from erp.control_plane.revisions import Revisions, Topic, counted
+from erp.control_plane.tables import api_keys
+from erp.control_plane.tenants import require
+from erp.errors import FieldError, ProviderError
+
+ROLES = ("admin", "operator", "developer")
+_SCOPE = re.compile(r"(providers|services|admin|\*):[a-z0-9_*/.-]{1,200}:[a-z_*]{1,64}\Z")
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Facts about a key; never the key."""
+
+    id: str
+    tenant: str
+    name: str | None = None
+    role: str
+    scopes: list[str] = []
+    created_at: str
+    expires_at: str | None = None
+    revoked_at: str | None = None
+
+
+class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What authentication needs to know of a key."""
+
+    tenant: str
+    role: str
+    scopes: frozenset[str]
+    digest: bytes
+    expires_at: int | None
+    """A moment (``erp.control_plane.moments``)."""
+    is_revoked: bool
+
+
+class ApiKeys:
+    """The keys of all tenants."""
+
+    def __init__(self, database: Database, revisions: Revisions, *, pepper: bytes) -> None:
+        self._database = database
+        self._pepper = pepper
+        self.revisions = revisions
+
+    async def create(
+        self,
+        tenant: str,
+        *,
+        role: str,
+        name: str | None = None,
+        scopes: Sequence[str] = (),
+        expires_at: datetime.datetime | None = None,
+    ) -> tuple[ApiKey, str]:
+        """Create a key; return its facts and its text, which cannot be read again.
+
+        Raises:
+            ProviderError: ``invalid_argument`` for an unknown role, a malformed scope or a time
+                that has passed; ``not_found`` when the tenant does not exist.
+        """
+        _check(role, scopes, expires_at)
+        minted = key_text.mint()
+        row = {
+            "id": minted.id,
+            "tenant": tenant,
+            "name": name,
+            "role": role,
+            "scopes": msgspec.json.encode(sorted(set(scopes))).decode(),
+            "digest": key_text.digest(self._pepper, minted.text),
+            "created_at": moments.now(),
+            "expires_at": None if expires_at is None else moments.of(expires_at),
+            "revoked_at": None,
+        }
+
+        def insert(connection: sa.Connection) -> None:
+            require(connection, tenant)
+            connection.execute(sa.insert(api_keys).values(row))
+
+        await self._database.transact(insert)
+        return _key(row), minted.text
+
+    async def list(
+        self, tenant: str, *, limit: int = 100, cursor: str | None = None
+    ) -> tuple[list[ApiKey], str | None]:
+        """Return up to ``limit`` keys of ``tenant``, oldest first, and the cursor of the next page, if any."""
+        order = (api_keys.c.created_at, api_keys.c.id)
+        statement = sa.select(api_keys).where(api_keys.c.tenant == tenant).order_by(*order).limit(limit + 1)
+        after = cursors.read(cursor, tuple[int, str])
+        if after is not None:
+            statement = statement.where(sa.tuple_(*order) > sa.tuple_(*after))
+        rows = await self._database.run(lambda connection: connection.execute(statement).mappings().all())
+        last = rows[limit - 1] if len(rows) > limit else None
+        more = None if last is None else cursors.written((last["created_at"], last["id"]))
+        return [_key(row) for row in rows[:limit]], more
+
+    async def find(self, id: str) -> KeyRecord | None:  # noqa: A002
+        """Return what authentication needs to know of the key with this id."""
+        return await self._database.run(partial(_find, id))
+
+    async def revoke(self, tenant: str, id: str) -> bool:  # noqa: A002
+        """Make a key invalid, here at once and in other processes within a second; False when there is none."""
+        table = api_keys.c
+        statement = (
+            sa.update(api_keys)
+            .where(table.tenant == tenant, table.id == id, table.revoked_at.is_(None))
+            .values(revoked_at=moments.now())
+        )
+        revoke = counted(lambda connection: connection.execute(statement).rowcount > 0, Topic.API_KEYS)
+        is_revoked = await self._database.transact(revoke)
+        self.revisions.announce(Topic.API_KEYS)
+        return is_revoked
+
+
+def _check(role: str, scopes: Sequence[str], expires_at: datetime.datetime | None) -> None:
+    wrong = [
+        FieldError(f"/scopes/{number}", "Use AREA:TARGET:EFFECT, for example providers:cache/*:read.")
+        for number, scope in enumerate(scopes)
+        if _SCOPE.match(scope) is None
+    ]
+    if role not in ROLES:
+        wrong.append(FieldError("/role", f"Use one of {', '.join(ROLES)}."))
+    if expires_at is not None and moments.of(expires_at) <= moments.now():
+        wrong.append(FieldError("/expires_at", "Use a time to come."))
+    if wrong:
+        raise ProviderError(ErrorCode.INVALID_ARGUMENT, "The API key cannot be created like this.", errors=wrong)
+
+
+def _find(id_: str, connection: sa.Connection) -> KeyRecord | None:
+    row = connection.execute(sa.select(api_keys).where(api_keys.c.id == id_)).first()
+    if row is None:
+        return None
+    return KeyRecord(
+        tenant=row.tenant,
+        role=row.role,
+        scopes=msgspec.json.decode(row.scopes, type=frozenset[str]),
+        digest=bytes(row.digest),
+        expires_at=row.expires_at,
+        is_revoked=row.revoked_at is not None,
+    )
+
+
+def _key(row: Mapping[Any, Any]) -> ApiKey:
+    return ApiKey(
+        id=row["id"],
+        tenant=row["tenant"],
+        name=row["name"],
+        role=row["role"],
+        scopes=msgspec.json.decode(row["scopes"], type=list[str]),
+        created_at=moments.text(row["created_at"]),
+        expires_at=moments.optional_text(row["expires_at"]),
+        revoked_at=moments.optional_text(row["revoked_at"]),
+    )

@@ -1,0 +1,144 @@
+"""One transaction of the journal: claims, stored answers, events and audit records of many calls."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from erp.control_plane import moments
+from erp.control_plane.claims import ClaimTable
+from erp.control_plane.statements import Lookup, Statement, insert_new
+from erp.control_plane.tables import audit, audit_heads, outbox
+from erp.runtime.ports import AuditEntry, Claim, ClaimOutcome, Completion, OutboxEvent
+
+GENESIS = bytes(32)
+"""``prev_hash`` of a tenant's first audit record."""
+
+_EVENT_COLUMNS = ("tenant", "id", "key", "event", "state", "attempts", "due_at")
+
+_canonical = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
+_encode = msgspec.json.Encoder(decimal_format="string").encode
+
+AuditRow = tuple[str, int, str, str, str, bytes]
+"""tenant, time, actor, target, outcome, record."""
+EventRow = tuple[str, str, str | None, bytes, str, int, int]
+"""tenant, id, key, event, state, attempts, due_at."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction makes durable."""
+
+    claims: list[Claim] = field(default_factory=list)
+    disowned: list[Claim] = field(default_factory=list)
+    """Claims whose call ended without its end being stored: their runner counts as dead."""
+    released: list[Claim] = field(default_factory=list)
+    answers: list[Completion] = field(default_factory=list)
+    """Completions that store an answer for their claim."""
+    events: list[EventRow] = field(default_factory=list)
+    audit: list[AuditRow] = field(default_factory=list)
+    is_heartbeat: bool = False
+
+
+class BatchWriter:
+    """Writes batches. Tables are touched in one order by everybody, so that processes cannot deadlock."""
+
+    def __init__(self, dialect: sa.Dialect, owner: str, lease_seconds: float) -> None:
+        self._claims = ClaimTable(dialect, owner, lease_seconds)
+        self._insert_event = Statement(
+            dialect,
+            _insert_event(dialect),
+            *_EVENT_COLUMNS,
+        )
+        self._insert_audit = Statement(
+            dialect,
+            sa.insert(audit),
+            *("tenant", "seq", "time", "actor", "target", "outcome", "record", "prev_hash", "hash"),
+        )
+        self._insert_head = Statement(dialect, insert_new(dialect, audit_heads), "tenant", "seq", "hash")
+        self._update_head = Statement(dialect, _update_head(), "seq", "hash", "of_tenant")
+        self._heads = Lookup(dialect, _select_heads)
+
+    def write(self, batch: Batch, connection: sa.Connection) -> list[ClaimOutcome]:
+        """Write ``batch``; return the outcomes of its claims in their order."""
+        if batch.is_heartbeat:
+            self._claims.beat(connection)
+        self._claims.disown(connection, batch.disowned)
+        outcomes = self._claims.claim(connection, batch.claims)
+        self._claims.answer(connection, batch.answers)
+        self._claims.release(connection, batch.released)
+        self._insert_event.run(connection, batch.events)
+        if batch.audit:
+            self._chain(connection, batch.audit)
+        return outcomes
+
+    def retire(self, connection: sa.Connection) -> None:
+        """Say that this process runs no claimed call any more."""
+        self._claims.retire(connection)
+
+    def purge(self, connection: sa.Connection) -> None:
+        """Forget a bounded number of answers whose window has passed."""
+        self._claims.purge(connection)
+
+    def _chain(self, connection: sa.Connection, entries: list[AuditRow]) -> None:
+        heads = self._locked_heads(connection, sorted({entry[0] for entry in entries}))
+        rows = []
+        for tenant, time, actor, target, outcome, record in entries:
+            seq, previous = heads[tenant]
+            digest = chained(previous, record)
+            heads[tenant] = (seq + 1, digest)
+            rows.append((tenant, seq + 1, time, actor, target, outcome, record, previous, digest))
+        self._insert_audit.run(connection, rows)
+        self._update_head.run(connection, [(seq, digest, tenant) for tenant, (seq, digest) in heads.items()])
+
+    def _locked_heads(self, connection: sa.Connection, tenants: list[str]) -> dict[str, tuple[int, bytes]]:
+        heads = self._read_heads(connection, tenants)
+        missing = [tenant for tenant in tenants if tenant not in heads]
+        if missing:
+            self._insert_head.run(connection, [(tenant, 0, GENESIS) for tenant in missing])
+            heads |= self._read_heads(connection, missing)
+        return heads
+
+    def _read_heads(self, connection: sa.Connection, tenants: list[str]) -> dict[str, tuple[int, bytes]]:
+        return {tenant: (seq, bytes(digest)) for tenant, seq, digest in self._heads.rows(connection, tenants)}
+
+
+def chained(previous: bytes, record: bytes) -> bytes:
+    """Return the hash of an audit record: SHA-256 of the hash before it and its own bytes."""
+    return hashlib.sha256(previous + record).digest()
+
+
+def audit_row(entry: AuditEntry) -> AuditRow:
+    """Return ``entry`` in its canonical form (JSON with sorted names) beside the columns to search by."""
+    time = moments.parsed(entry.time)
+    return entry.tenant, time, storable(entry.actor), storable(entry.target), storable(entry.outcome), _canonical(entry)
+
+
+def event_row(event: OutboxEvent, due_at: int) -> EventRow:
+    """Return ``event`` as a row that is due now."""
+    key = None if event.key is None else storable(event.key)
+    return event.tenant, storable(event.id), key, _encode(event), "due", 0, due_at
+
+
+def storable(text: str) -> str:
+    """Return ``text`` without U+0000, which PostgreSQL cannot store and which would fail a whole batch."""
+    return text.replace("\0", "\ufffd") if "\0" in text else text
+
+
+def _insert_event(dialect: sa.Dialect) -> sa.ClauseElement:
+    return insert_new(dialect, outbox).values({name: sa.bindparam(name) for name in _EVENT_COLUMNS})
+
+
+def _update_head() -> sa.ClauseElement:
+    values: dict[str, sa.ColumnElement[Any]] = {"seq": sa.bindparam("seq"), "hash": sa.bindparam("hash")}
+    return sa.update(audit_heads).where(audit_heads.c.tenant == sa.bindparam("of_tenant")).values(values)
+
+
+def _select_heads(tenants: list[str]) -> sa.Select[str, int, bytes]:
+    heads = audit_heads.c
+    statement = sa.select(heads.tenant, heads.seq, heads.hash).where(heads.tenant.in_(tenants))
+    return statement.order_by(heads.tenant).with_for_update()

@@ -1,0 +1,72 @@
+"""The control plane as a whole: opened once per process, closed once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from erp.control_plane import schema
+from erp.control_plane.api_keys import ApiKeys
+from erp.control_plane.audit import AuditRecords
+from erp.control_plane.connections import StoredConnections
+from erp.control_plane.database import Database
+from erp.control_plane.journal import GroupCommitJournal
+from erp.control_plane.outbox import Outbox
+from erp.control_plane.quotas import LeasedQuotas
+from erp.control_plane.revisions import Revisions
+from erp.control_plane.secrets import SecretRows
+from erp.control_plane.tenants import Tenants
+
+DATABASE_FILE = "control.db"
+
+
+class ControlPlane:
+    """Stores over one database."""
+
+    def __init__(self, database: Database, *, pepper: bytes) -> None:
+        self.database = database
+        self.revisions = Revisions(database)
+        self.tenants = Tenants(database, self.revisions)
+        self.connections = StoredConnections(database, self.revisions)
+        self.api_keys = ApiKeys(database, self.revisions, pepper=pepper)
+        self.quotas = LeasedQuotas(database, self.revisions)
+        self.journal = GroupCommitJournal(database)
+        self.outbox = Outbox(database)
+        self.audit = AuditRecords(database)
+        self.secrets = SecretRows(database)
+
+    @classmethod
+    async def open(cls, data_dir: Path, database_url: str | None = None, *, pepper: bytes) -> ControlPlane:
+        """Open the database and bring its schema up to date.
+
+        Args:
+            data_dir: where ``control.db`` is kept when ``database_url`` is None; exists.
+            database_url: ``postgresql://USER:PASSWORD@HOST:PORT/NAME``.
+            pepper: the key with which API keys are hashed.
+
+        Raises:
+            ProviderError: ``unavailable`` when the database cannot be reached,
+                ``failed_precondition`` when a newer version of the layer has changed its schema.
+        """
+        database = Database.at(database_url) if database_url else Database.in_file(data_dir / DATABASE_FILE)
+        try:
+            await schema.bring_up_to_date(database)
+        except BaseException:
+            await database.close()
+            raise
+        return cls(database, pepper=pepper)
+
+    async def ping(self) -> None:
+        """Return when the database answers.
+
+        Raises:
+            ProviderError: ``unavailable``.
+        """
+        await self.database.run(lambda connection: connection.execute(sa.select(sa.literal(1))).scalar_one())
+
+    async def close(self) -> None:
+        """Write what is waiting, give back leased quota, and close the database. Safe twice."""
+        await self.journal.close()
+        await self.quotas.close()
+        await self.database.close()

@@ -1,0 +1,183 @@
+"""The tables of the control plane. Migrations create them; a test proves that both agree.
+
+Moments are whole microseconds since 1970 (UTC), JSON is text, and what is hashed or replayed byte
+for byte is kept as bytes: no column needs a conversion that a driver does not do itself.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _owner() -> sa.Column[str]:
+    """The tenant of a row that goes when its tenant goes."""
+    return sa.Column("tenant", sa.Text, sa.ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True)
+
+
+def _text(name: str, *, optional: bool = False, key: bool = False) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, primary_key=key, nullable=optional)
+
+
+def _number(name: str, *, optional: bool = False, key: bool = False) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, primary_key=key, nullable=optional, autoincrement=False)
+
+
+def _bytes(name: str, *, optional: bool = False) -> sa.Column[bytes]:
+    return sa.Column(name, sa.LargeBinary, nullable=optional)
+
+
+tenants = sa.Table(
+    "tenants",
+    metadata,
+    _text("id", key=True),
+    _text("name", optional=True),
+    _text("region", optional=True),
+    _text("policy"),
+    _number("created_at"),
+    _number("updated_at"),
+)
+
+connections = sa.Table(
+    "connections",
+    metadata,
+    _owner(),
+    _text("domain", key=True),
+    _text("provider", key=True),
+    _text("name", key=True),
+    _text("revision"),
+    _text("config"),
+    _text("secrets"),
+    _text("policy"),
+    _number("created_at"),
+    _number("updated_at"),
+)
+
+domain_defaults = sa.Table(
+    "domain_defaults", metadata, _owner(), _text("domain", key=True), _text("provider"), _text("connection")
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    _text("id", key=True),
+    sa.Column("tenant", sa.Text, sa.ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False),
+    _text("name", optional=True),
+    _text("role"),
+    _text("scopes"),
+    _bytes("digest"),
+    _number("created_at"),
+    _number("expires_at", optional=True),
+    _number("revoked_at", optional=True),
+    sa.Index(None, "tenant", "created_at", "id"),
+)
+
+quotas = sa.Table("quotas", metadata, _owner(), _text("period", key=True), _number("units"))
+
+quota_usage = sa.Table(
+    "quota_usage", metadata, _owner(), _text("period", key=True), _number("period_start", key=True), _number("used")
+)
+
+idempotency = sa.Table(
+    "idempotency",
+    metadata,
+    _text("tenant", key=True),
+    _text("key", key=True),
+    _text("actor"),
+    _text("target"),
+    _bytes("fingerprint"),
+    _text("token"),
+    _text("owner"),
+    _number("expires_at"),
+    _number("status"),
+    _bytes("body", optional=True),
+    sa.Index(None, "expires_at"),
+    comment="status 0: running; else the HTTP status of the stored answer",
+    sqlite_with_rowid=False,
+)
+
+owners = sa.Table(
+    "owners",
+    metadata,
+    _text("id", key=True),
+    _number("alive_until"),
+    comment="processes that run claimed calls",
+)
+
+
+def _index_of(state: str, name: str, *columns: str) -> sa.Index:
+    """An index of the events in one state alone: what is delivered makes nothing slower."""
+    condition = sa.text(f"state = '{state}'")
+    return sa.Index(name, *columns, sqlite_where=condition, postgresql_where=condition)
+
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("position", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    _text("tenant"),
+    _text("id"),
+    _text("key", optional=True),
+    _bytes("event"),
+    _text("state"),
+    _number("attempts"),
+    _number("due_at"),
+    _number("settled_at", optional=True),
+    _text("failure", optional=True),
+    sa.UniqueConstraint("tenant", "id"),
+    _index_of("due", "ix_outbox_due", "tenant", "position"),
+    _index_of("due", "ix_outbox_due_key", "tenant", "key", "position"),
+    _index_of("due", "ix_outbox_due_at", "due_at"),
+    _index_of("dead", "ix_outbox_dead", "tenant", "position"),
+    _index_of("delivered", "ix_outbox_delivered_at", "settled_at"),
+    comment="state: due, delivered or dead; a lease moves due_at to its end",
+    # A position never means a second event, even after the first is gone.
+    sqlite_autoincrement=True,
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    _text("tenant", key=True),
+    _number("seq", key=True),
+    _number("time"),
+    _text("actor"),
+    _text("target"),
+    _text("outcome"),
+    _bytes("record"),
+    _bytes("prev_hash"),
+    _bytes("hash"),
+    sa.Index(None, "tenant", "time"),
+    comment="hash = SHA-256(prev_hash + record)",
+    sqlite_with_rowid=False,
+)
+
+audit_heads = sa.Table("audit_heads", metadata, _text("tenant", key=True), _number("seq"), _bytes("hash"))
+
+secrets = sa.Table(
+    "secrets",
+    metadata,
+    _owner(),
+    _text("path", key=True),
+    _number("version", key=True),
+    _number("created_at"),
+    _text("key_id", optional=True),
+    _bytes("envelope", optional=True),
+    comment="envelope NULL: destroyed",
+)
+
+revisions = sa.Table(
+    "revisions",
+    metadata,
+    _text("topic", key=True),
+    _number("revision"),
+    comment="counters that tell other processes to forget what they cached",
+)

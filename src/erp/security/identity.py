@@ -1,0 +1,91 @@
+"""API keys -> actors. Implements ``ports.Identity``."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import time
+from hashlib import blake2b
+from typing import NoReturn
+
+from erp.contracts.models.errors import ErrorCode
+from erp.control_plane import key_text, moments
+from erp.control_plane.api_keys import ApiKeys, KeyRecord
+from erp.control_plane.revisions import Topic
+from erp.errors import ProviderError
+from erp.runtime.context import Actor
+
+CAPACITY = 10_000
+MAX_CACHED_SECONDS = 300.0
+DIGEST_BYTES = 16
+REFUSAL = "The credential is not valid."
+
+
+class KeyIdentity:
+    """Remembers actors by a keyed digest of their key: the key itself is kept nowhere.
+
+    A key that is not remembered is looked up, so one created by another process works at once; a
+    revoked one is refused at once here and within a second elsewhere.
+    """
+
+    def __init__(self, api_keys: ApiKeys, pepper: bytes) -> None:
+        self._api_keys = api_keys
+        self._pepper = pepper
+        self._revisions = api_keys.revisions
+        self._seed = os.urandom(32)
+        self._known: dict[bytes, tuple[float, Actor]] = {}
+        self._generation = 0
+        self._revisions.watch(Topic.API_KEYS, self.forget_all)
+
+    async def authenticate(self, credential: str) -> Actor:
+        now = time.monotonic()
+        if now >= self._revisions.trusted_until:
+            await self._revisions.refresh()
+        try:
+            digest = blake2b(credential.encode(), digest_size=DIGEST_BYTES, key=self._seed).digest()
+        except UnicodeEncodeError:
+            _refuse()
+        found = self._known.get(digest)
+        if found is not None and found[0] > now:
+            return found[1]
+        return await self._look_up(credential, digest)
+
+    def forget_all(self) -> None:
+        """Look every key up again when it comes next."""
+        self._known.clear()
+        self._generation += 1
+
+    async def _look_up(self, credential: str, digest: bytes) -> Actor:
+        id_ = key_text.key_id(credential)
+        if id_ is None:
+            _refuse()
+        generation = self._generation
+        record = await self._api_keys.find(id_)
+        presented = key_text.digest(self._pepper, credential)
+        stored = bytes(len(presented)) if record is None else record.digest
+        if not hmac.compare_digest(presented, stored) or record is None or record.is_revoked:
+            _refuse()
+        seconds = _seconds_left(record)
+        if seconds <= 0:
+            _refuse()
+        actor = Actor(id=f"key_{id_}", tenant=record.tenant, roles=frozenset({record.role}), scopes=record.scopes)
+        if generation == self._generation:
+            self._remember(digest, actor, seconds)
+        return actor
+
+    def _remember(self, digest: bytes, actor: Actor, seconds: float) -> None:
+        self._known.pop(digest, None)
+        while len(self._known) >= CAPACITY:
+            del self._known[next(iter(self._known))]
+        self._known[digest] = (time.monotonic() + min(seconds, MAX_CACHED_SECONDS), actor)
+
+
+def _seconds_left(record: KeyRecord) -> float:
+    if record.expires_at is None:
+        return MAX_CACHED_SECONDS
+    return (record.expires_at - moments.now()) / moments.MICROSECONDS
+
+
+def _refuse() -> NoReturn:
+    """Refuse, always with the same words: nothing can be learned about which part was wrong."""
+    raise ProviderError(ErrorCode.UNAUTHENTICATED, REFUSAL)
