@@ -38,8 +38,21 @@ def test_settings_not_named_keep_their_defaults() -> None:
 
 @pytest.mark.parametrize(
     "override",
-    [{"timeout": 3}, {"retry": {"attempts": 3}}, {"timeout_seconds": "3"}, {"actions": {"get": {"nonsense": 1}}}],
+    [
+        {"timeout": 3},
+        {"retry": {"attempts": 3}},
+        {"timeout_seconds": "3"},
+        {"actions": {"get": {"nonsense": 1}}},
+        {"timeout_seconds": 0},
+        {"retry": {"max_attempts": 0}},
+        {"retry": {"base_seconds": -1}},
+        {"breaker": {"failure_threshold": 0}},
+        {"bulkhead": {"max_concurrency": 0}},
+        {"rate": {"requests": 0}},
+        {"rate": {"period_seconds": 0}},
+        {"rate": {"burst": 0}},
+    ],
 )
-def test_an_unknown_or_mistyped_setting_is_refused(override: dict[str, object]) -> None:
+def test_a_setting_that_is_unknown_mistyped_or_out_of_range_is_refused(override: dict[str, object]) -> None:
     with pytest.raises(msgspec.ValidationError):
         call_policy.resolve("get", {}, override)

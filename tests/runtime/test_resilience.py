@@ -69,6 +69,33 @@ async def test_a_cancelled_waiter_leaves_no_place_taken() -> None:
     assert gate.running == 0
 
 
+async def test_a_cancelled_waiter_makes_room_in_the_queue_at_once() -> None:
+    gate = BulkheadGate(Bulkhead(max_concurrency=1, max_queue=1))
+    gate.try_enter()
+    for _ in range(3):
+        waiting = asyncio.create_task(gate.wait_to_enter())
+        await asyncio.sleep(0)
+        assert gate.waiting == 1
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert gate.waiting == 0
+
+
+async def test_a_place_given_to_a_waiter_that_is_being_cancelled_goes_to_the_next() -> None:
+    gate = BulkheadGate(Bulkhead(max_concurrency=1, max_queue=5))
+    gate.try_enter()
+    first, second = (asyncio.create_task(gate.wait_to_enter()) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    gate.leave()
+    await asyncio.gather(first, return_exceptions=True)
+
+    await asyncio.wait_for(second, 1)
+    assert (gate.running, gate.waiting) == (1, 0)
+    gate.leave()
+    assert gate.running == 0
+
+
 async def test_a_waiter_cancelled_after_it_was_let_in_gives_its_place_back() -> None:
     gate = BulkheadGate(Bulkhead(max_concurrency=1, max_queue=5))
     gate.try_enter()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,7 +11,7 @@ from erp.contracts.models.errors import ErrorCode
 from erp.errors import Problem, ProviderError
 
 if TYPE_CHECKING:
-    from starlette.types import Send
+    from starlette.types import Scope, Send
 
     from erp.gateway.inbound import Inbound
     from erp.runtime.resilience import TokenBucket
@@ -25,19 +24,26 @@ PROBLEM = b"application/problem+json"
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
 
-async def send(send: Send, status: int, body: bytes, content_type: bytes, headers: Headers) -> None:
-    """Send one complete response."""
-    start = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": start})
+async def send(scope: Scope, send: Send, status: int, body: bytes, content_type: bytes, headers: Headers) -> None:
+    """Send one complete response, in one piece where the server can.
+
+    Header values must be free of control characters: all of ours are made or matched by the layer.
+    """
+    lines = [(b"content-type", content_type), *headers]
+    if "erp.response" in scope.get("extensions", ()):
+        head = b"".join([b"%b: %b\r\n" % line for line in lines])
+        await send({"type": "erp.response", "status": status, "head": head, "body": body})
+        return
+    lines.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_problem(
-    send_to: Send, inbound: Inbound, error: ProviderError, path: str, headers: Sequence[tuple[bytes, bytes]] = ()
-) -> None:
+async def send_problem(scope: Scope, send_to: Send, inbound: Inbound, error: ProviderError) -> None:
     """Send ``error`` as an RFC 9457 problem."""
-    out = [*common_headers(inbound), *problem_headers(error), *headers]
-    await send(send_to, error.status, problem_body(error, inbound.request_id, path), PROBLEM, out)
+    headers = [*common_headers(inbound), *problem_headers(error)]
+    body = problem_body(error, inbound.request_id, scope["path"])
+    await send(scope, send_to, error.status, body, PROBLEM, headers)
 
 
 def problem_body(error: ProviderError, correlation_id: str, path: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from erp.gateway.credentials import Credentials
     from erp.runtime.context import Actor
 
+_log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
 
@@ -95,6 +97,10 @@ def endpoint(credentials: Credentials, handler: Handler) -> Callable[[Request], 
             actor = await credentials.actor(inbound)
             status, answer = await handler(Visit(request, inbound, actor))
         except ProviderError as error:
+            return problem(inbound, error, request.url.path)
+        except Exception:
+            _log.exception("request %s failed", inbound.request_id)
+            error = ProviderError(ErrorCode.INTERNAL, "The layer failed in a way it did not foresee.")
             return problem(inbound, error, request.url.path)
         if isinstance(answer, Response):
             return answer

@@ -6,6 +6,7 @@ headers, one JSON decode straight into the action's type.
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from erp.runtime.catalog import ProviderCatalog
 
 DEFAULT_CONNECTION = "default"
+
+_log = logging.getLogger(__name__)
 
 
 class InvokeRoute:
@@ -46,9 +49,14 @@ class InvokeRoute:
                 return
             answer = await self._calls.invoke(call)
         except ProviderError as error:
-            await answers.send_problem(send, inbound, error, scope["path"])
+            await answers.send_problem(scope, send, inbound, error)
             return
-        await self._send(send, inbound, call, answer, started)
+        except Exception:
+            _log.exception("request %s failed before it became a call", inbound.request_id)
+            error = ProviderError(ErrorCode.INTERNAL, "The layer failed in a way it did not foresee.")
+            await answers.send_problem(scope, send, inbound, error)
+            return
+        await self._send(scope, send, inbound, call, answer, started)
 
     async def _call(self, inbound: Inbound, receive: Receive, segments: list[str]) -> Call:
         actor = await self._credentials.actor(inbound)
@@ -81,7 +89,9 @@ class InvokeRoute:
             raise ProviderError(ErrorCode.PERMISSION_DENIED, message)
         return action
 
-    async def _send(self, send: Send, inbound: Inbound, call: Call, answer: Answer, started: float) -> None:
+    async def _send(
+        self, scope: Scope, send: Send, inbound: Inbound, call: Call, answer: Answer, started: float
+    ) -> None:
         seconds = time.perf_counter() - started
         provider_ms = answer.provider_seconds * 1000
         headers = answers.common_headers(inbound)
@@ -101,4 +111,4 @@ class InvokeRoute:
         )
         tail = b',"replayed":true}}' if answer.replayed else b"}}"
         body = b'{"data":' + answer.data + b"," + meta.encode() + tail
-        await answers.send(send, 200, body, answers.JSON, headers)
+        await answers.send(scope, send, 200, body, answers.JSON, headers)

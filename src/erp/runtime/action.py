@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import re
 from email.utils import format_datetime
 from functools import cached_property
 from typing import Any, Literal
@@ -15,6 +16,8 @@ from erp.contracts.models.errors import ErrorCode
 from erp.errors import FieldError, ProviderError
 
 Area = Literal["providers", "services"]
+
+_REPEATED_VALUE = re.compile(r"^Invalid enum value .*", re.DOTALL)
 
 
 class Action:
@@ -90,28 +93,25 @@ class Action:
         try:
             envelope = self._decoder.decode(body)
         except msgspec.ValidationError as error:
-            raise self._explain(body, str(error)) from None
+            raise self._explained(body, str(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise malformed(error) from None
-        if self.schema_check and not self._validator.is_valid(document := msgspec.json.decode(body)):
-            raise self._refusal(document, "")
+        if self.schema_check and (errors := field_errors(self._validator, msgspec.json.decode(body))):
+            raise self._refusal(errors)
         metadata = envelope.metadata
         return envelope.params, None if metadata is msgspec.UNSET else metadata
 
-    def _explain(self, body: bytes, first_error: str) -> ProviderError:
-        return self._refusal(msgspec.json.decode(body), first_error)
+    def _explained(self, body: bytes, first_error: str) -> ProviderError:
+        try:
+            document = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return malformed(error)
+        return self._refusal(field_errors(self._validator, document) or [_first_error(first_error)])
 
-    def _refusal(self, document: Any, first_error: str) -> ProviderError:
-        found = field_errors(self._validator, document)
-        if not found:
-            message, _, path = first_error.partition(" - at ")
-            found = [FieldError(_pointer_of_path(path), message)]
-        plural = "errors" if len(found) > 1 else "error"
-        return ProviderError(
-            ErrorCode.INVALID_ARGUMENT,
-            f"The request to {self.ref} has {len(found)} {plural}; see errors[].",
-            errors=found,
-        )
+    def _refusal(self, errors: list[FieldError]) -> ProviderError:
+        plural = "errors" if len(errors) > 1 else "error"
+        message = f"The request to {self.ref} has {len(errors)} {plural}; see errors[]."
+        return ProviderError(ErrorCode.INVALID_ARGUMENT, message, errors=errors)
 
     @cached_property
     def deprecation_headers(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -143,7 +143,10 @@ def validator(schema: dict[str, Any]) -> Any:
 
 def field_errors(checker: Any, document: Any) -> list[FieldError]:
     """Return everything ``checker`` finds wrong with ``document``, each at its JSON Pointer."""
-    return [found for error in checker.iter_errors(document) for found in _explained(error)]
+    try:
+        return [found for error in checker.iter_errors(document) for found in _explained(error)]
+    except ValueError:
+        return [FieldError("", "The document is nested too deeply to be checked.")]
 
 
 def _explained(error: Any) -> list[FieldError]:
@@ -158,6 +161,11 @@ def _explained(error: Any) -> list[FieldError]:
 
 def _escape(part: str) -> str:
     return part.replace("~", "~0").replace("/", "~1")
+
+
+def _first_error(text: str) -> FieldError:
+    message, _, path = text.partition(" - at ")
+    return FieldError(_pointer_of_path(path), _REPEATED_VALUE.sub("Invalid enum value", message))
 
 
 def _pointer_of_path(path: str) -> str:

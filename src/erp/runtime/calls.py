@@ -11,6 +11,7 @@ observe   metrics, span, log line
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 DEFAULT_WINDOW_SECONDS = 24 * 3600
 MAX_KEY_LENGTH = 255
 TENANT_FRESH_SECONDS = 2.0
+MAX_TENANT_BUCKETS = 100_000
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
@@ -57,6 +59,10 @@ class Call:
     timeout_seconds: float | None = None
     user: str | None = None
     """The person on whose behalf the actor says it calls (``X-User-Id``); recorded, never trusted."""
+    deadline: float = math.inf
+    """When the caller's patience ends (monotonic clock); set on entry from ``timeout_seconds``."""
+    context: CallContext | None = None
+    """What the method was given; None until the call had a plan."""
 
     @property
     def tenant(self) -> str:
@@ -134,31 +140,37 @@ class Calls:
 
         Closing the generator ends the provider's. A refusal is raised here, before any item.
         """
+        items = self._items(call)
+        await anext(items)
+        return items
+
+    async def _items(self, call: Call) -> AsyncGenerator[bytes]:
+        """Yield once on admission, so that closing what was never read still leaves, then the items."""
         started = time.perf_counter()
         self._enter(call)
+        failure: ProviderError | None = None
         try:
             request = await self._admit(call)
             plan = await self._plan(call)
             context = self._context(call, plan, streaming=True)
-            if call.action.is_effectful:
+            async with execution.entered(plan, context):
+                if call.action.is_effectful:
+                    await self._journal.complete(effects.completion(call, context, None, b""))
+                yield b""
+                async with aclosing(execution.items(plan, request, context)) as items:
+                    async for item in items:
+                        yield _encode(item)
+            if context.emitted:
                 await self._journal.complete(effects.completion(call, context, None, b""))
-        except BaseException as error:
-            failure = error if isinstance(error, ProviderError) else _unforeseen(error)
-            self._leave(call, started, None, failure)
-            raise
-        return self._items(call, plan, context, request, started)
-
-    async def _items(
-        self, call: Call, plan: Plan, context: CallContext, request: Any, started: float
-    ) -> AsyncGenerator[bytes]:
-        failure: ProviderError | None = None
-        try:
-            async with execution.entered(plan, context), aclosing(execution.items(plan, request, context)) as items:
-                async for item in items:
-                    yield _encode(item)
         except ProviderError as error:
             failure = error
             raise
+        except (asyncio.CancelledError, GeneratorExit):
+            failure = ProviderError(ErrorCode.CANCELLED, "The caller left before the stream ended.")
+            raise
+        except Exception as error:
+            failure = _unforeseen(error)
+            raise failure from error
         finally:
             self._leave(call, started, None, failure)
 
@@ -169,16 +181,15 @@ class Calls:
     # -- admit -----------------------------------------------------------------------------------
 
     def _enter(self, call: Call) -> None:
-        if call.actor.kind == "service":
-            self.in_flight += 1
-            return
-        if self.in_flight >= self._max_in_flight or self.is_draining:
-            raise ProviderError(
-                ErrorCode.UNAVAILABLE,
-                "The layer is shutting down." if self.is_draining else "The layer serves as many calls as it can hold.",
-                retry_after_seconds=1.0,
-            )
+        is_full = self.in_flight >= self._max_in_flight or self.is_draining
+        if is_full and call.actor.kind != "service":
+            message = "shutting down" if self.is_draining else "serving as many calls as it can hold"
+            refusal = ProviderError(ErrorCode.UNAVAILABLE, f"The layer is {message}.", retry_after_seconds=1.0)
+            self.observer.observe(call, 0.0, None, refusal)
+            raise refusal
         self.in_flight += 1
+        if call.timeout_seconds is not None:
+            call.deadline = time.monotonic() + call.timeout_seconds
 
     async def _admit(self, call: Call) -> Any:
         if call.actor.kind != "service":
@@ -204,8 +215,10 @@ class Calls:
 
     async def tenant_bucket(self, tenant: str) -> TokenBucket:
         """Return the rate limit of ``tenant``, read anew from its settings every few seconds."""
-        found = self._tenant_buckets.get(tenant)
         rate = effects.tenant_rate(await self._connections.tenant_policy(tenant))
+        found = self._tenant_buckets.get(tenant)
+        if found is None and len(self._tenant_buckets) >= MAX_TENANT_BUCKETS:
+            self._tenant_buckets.pop(next(iter(self._tenant_buckets)))
         bucket = found[1] if found is not None and found[1].settings == rate else TokenBucket(rate)
         self._tenant_buckets[tenant] = (time.monotonic() + TENANT_FRESH_SECONDS, bucket)
         return bucket
@@ -229,19 +242,25 @@ class Calls:
 
     async def _plan(self, call: Call) -> Plan:
         plan = self.plans.known(call.tenant, call.action, call.provider, call.connection)
-        if plan is None:
-            plan = await self.plans.find(call.tenant, call.action, call.provider, call.connection)
-        return plan
+        if plan is not None:
+            return plan
+        limit = asyncio.timeout(None if call.timeout_seconds is None else call.deadline - time.monotonic())
+        try:
+            async with limit:
+                return await self.plans.find(call.tenant, call.action, call.provider, call.connection)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            message = "The connection did not open before the call's deadline."
+            raise ProviderError(ErrorCode.UNAVAILABLE, message, retry_after_seconds=1.0) from error
 
     def _context(self, call: Call, plan: Plan, *, streaming: bool = False) -> CallContext:
-        limit = plan.policy.timeout_seconds
-        if call.timeout_seconds is not None:
-            limit = min(limit, call.timeout_seconds)
-        context = CallContext(
+        deadline = math.inf if streaming else min(time.monotonic() + plan.policy.timeout_seconds, call.deadline)
+        context = call.context = CallContext(
             tenant=call.tenant,
             actor=call.actor,
             request_id=call.request_id,
-            deadline=float("inf") if streaming else time.monotonic() + limit,
+            deadline=deadline,
             connection=call.connection,
             idempotency_key=call.idempotency_key,
             traceparent=call.traceparent,
@@ -289,8 +308,8 @@ class Calls:
 
     async def _give_back(self, call: Call, claim: Claim | None, error: BaseException) -> None:
         """Nothing was tried: free the key and record the refusal."""
-        code = error.code.value if isinstance(error, ProviderError) else ErrorCode.INTERNAL.value
-        await self._journal.complete(effects.gave_back(call, claim, code))
+        code = (error if isinstance(error, ProviderError) else _unforeseen(error)).code.value
+        await asyncio.shield(self._journal.complete(effects.gave_back(call, claim, code)))
 
     async def _complete_failed(
         self, call: Call, context: CallContext, plan: Plan, claim: Claim | None, error: BaseException

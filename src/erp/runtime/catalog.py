@@ -35,9 +35,13 @@ class ProviderCatalog:
         self.domains = MappingProxyType(dict(domains))
         self.services = MappingProxyType(dict(services))
         self.providers = MappingProxyType({manifest.ref: manifest for manifest in manifests})
+        areas: tuple[tuple[Area, Mapping[str, Mapping[str, Any]]], ...] = (
+            ("providers", domains),
+            ("services", services),
+        )
         self._actions = {
             (area, group, name): Action(area, group, name, action)
-            for area, groups in (("providers", domains), ("services", services))
+            for area, groups in areas
             for group, contract in groups.items()
             for name, action in contract["actions"].items()
         }
@@ -91,8 +95,13 @@ class ProviderCatalog:
         return sorted((item for item in self.providers.values() if item.domain == domain), key=lambda item: item.name)
 
     def embedded(self, domain: str) -> ProviderManifest | None:
-        """The provider of ``domain`` that works without configuration, if there is one."""
-        return next((item for item in self.of_domain(domain) if not item.needs_configuration), None)
+        """The provider of ``domain`` that works without configuration, if there is one.
+
+        The first known wins (built in, then installed, then dropped in), so that adding a provider
+        never moves a tenant's data to it.
+        """
+        found = (item for item in self.providers.values() if item.domain == domain)
+        return next((item for item in found if not item.needs_configuration), None)
 
     def actions_of(self, manifest: ProviderManifest) -> list[Action]:
         """The actions this provider offers: all of its domain without an undeclared capability."""
@@ -104,7 +113,7 @@ class ProviderCatalog:
 def unknown(kind: str, name: str, known: Iterable[str]) -> ProviderError:
     """Say that ``name`` does not exist and which names come nearest."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names[:10]
+    near = difflib.get_close_matches(name[:100], names, n=3, cutoff=0.5) or names[:10]
     hint = f" Did you mean {', '.join(near)}?" if near else ""
     return ProviderError(ErrorCode.NOT_FOUND, f"There is no {kind} named {name[:100]!r}.{hint}")
 
@@ -120,7 +129,7 @@ def _from_entry_points() -> list[ProviderManifest]:
         try:
             text = importlib.resources.files(point.value).joinpath("provider.yaml").read_bytes()
             found.append(_parse(text, package=point.value))
-        except (ImportError, OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  (importing foreign code may raise anything)
             _log.warning("entry point %s of group %s is ignored: %s", point.name, ENTRY_POINT_GROUP, error)
     return found
 
@@ -131,16 +140,28 @@ def _from_folder(folder: Path | None) -> list[ProviderManifest]:
     found = []
     for path in sorted(folder.glob("*/*/provider.yaml")):
         try:
-            found.append(_parse(path.read_bytes(), folder=path.parent))
+            found.append(_in_its_folder(_parse(path.read_bytes(), folder=path.parent), path.parent))
         except (OSError, ValueError) as error:
             _log.warning("%s is ignored: %s", path, error)
     return found
 
 
+def _in_its_folder(manifest: ProviderManifest, folder: Path) -> ProviderManifest:
+    expected = f"{folder.parent.name}/{folder.name}"
+    if manifest.ref != expected:
+        message = f"its ref is {manifest.ref!r} but its folder says {expected!r}"
+        raise ValueError(message)
+    return manifest
+
+
 def _parse(text: bytes, *, package: str | None = None, folder: Path | None = None) -> ProviderManifest:
     import yaml
 
-    data = yaml.safe_load(text)
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        message = f"not valid YAML: {error}"
+        raise ValueError(message) from error
     if not isinstance(data, dict):
         message = "provider.yaml is not a mapping"
         raise ValueError(message)  # noqa: TRY004  (a malformed file, not a programming error)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from erp.contracts.models.errors import ErrorCode
-from erp.errors import ProviderError
+from erp.errors import FieldError, ProviderError
 from erp.runtime import call_policy
 from erp.runtime.ports import AuditEntry, Claim, ClaimOutcome, Completion, OutboxEvent
 
@@ -42,6 +42,7 @@ class StoredFailure(msgspec.Struct):
 
     code: str
     message: str
+    errors: list[FieldError] = []
 
 
 def now() -> str:
@@ -94,7 +95,7 @@ def settled(call: Call, outcome: ClaimOutcome) -> Answer:
     if outcome.state == "replay":
         if outcome.status != 200:  # noqa: PLR2004  (HTTP OK)
             stored = msgspec.json.decode(outcome.body, type=StoredFailure)
-            raise ProviderError(stored.code, stored.message)
+            raise ProviderError(stored.code, stored.message, errors=stored.errors)
         return Answer(outcome.body, _provider_of(call), call.connection, replayed=True)
     if outcome.state == "in_flight":
         message = "The first request with this Idempotency-Key is still running."
@@ -123,8 +124,8 @@ def completion(call: Call, context: CallContext, claim: Claim | None, data: byte
 
 def failed(call: Call, claim: Claim | None, failure: ProviderError, *, keep: bool) -> Completion:
     """Describe a call that failed. ``keep``: a repeat of its key must see the failure, not run again."""
-    code = ErrorCode.OUTCOME_UNKNOWN if keep else failure.code
-    body = msgspec.json.encode(StoredFailure(code.value, failure.message)) if keep else b""
+    code = failure.code if failure.code is ErrorCode.PARTIAL else ErrorCode.OUTCOME_UNKNOWN
+    body = msgspec.json.encode(StoredFailure(code.value, failure.message, list(failure.errors))) if keep else b""
     return Completion(
         audit=_audit(call, failure.code.value, failure.message),
         claim=claim,

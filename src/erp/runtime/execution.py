@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
 from erp.runtime.resilience import retry_pause
-from erp.runtime.translation import translated
+from erp.runtime.translation import is_cancelled, translated
 
 if TYPE_CHECKING:
     from erp.runtime.context import CallContext
@@ -31,9 +32,24 @@ async def run(plan: Plan, request: Any, context: CallContext) -> Any:
         ProviderError: from the closed list; ``outcome_unknown`` when a write that must not be
             repeated ran out of time.
     """
+    _take_token(plan)
+    opened = plan.opened
+    if opened is None:
+        return await _repeated(plan, request, context)
+    opened.enter()
+    try:
+        return await _repeated(plan, request, context)
+    finally:
+        opened.leave()
+
+
+def _take_token(plan: Plan) -> None:
     wait = plan.bucket.take()
     if wait:
         raise ProviderError(ErrorCode.RATE_LIMITED, "The connection's rate limit is reached.", retry_after_seconds=wait)
+
+
+async def _repeated(plan: Plan, request: Any, context: CallContext) -> Any:
     attempt = 0
     while True:
         await _admit(plan, context)
@@ -63,6 +79,8 @@ def may_repeat(plan: Plan, context: CallContext) -> bool:
 
 async def _admit(plan: Plan, context: CallContext) -> None:
     """Pass breaker and bulkhead, or be refused at once: a refusal here is never retried."""
+    if context.remaining_seconds() <= 0:
+        raise ProviderError(ErrorCode.UNAVAILABLE, f"The call's deadline passed before {plan.provider} was asked.")
     breaker = plan.breaker
     if breaker is not None:
         breaker.check()
@@ -76,92 +94,129 @@ async def _admit(plan: Plan, context: CallContext) -> None:
         raise
 
 
-async def _attempt(plan: Plan, request: Any, context: CallContext) -> Any:
-    breaker = plan.breaker
-    opened = plan.opened
-    if opened is not None:
-        opened.enter()
-    try:
-        result = await _within_deadline(plan, request, context)
-    except ProviderError as error:
-        if breaker is not None:
-            _judge(breaker, error)
-        raise
-    except asyncio.CancelledError:
-        if breaker is not None:
-            breaker.abandoned()
-        raise
-    else:
-        if breaker is not None:
-            breaker.succeeded()
-        return result
-    finally:
-        plan.gate.leave()
-        if opened is not None:
-            opened.leave()
-
-
 async def _queue(plan: Plan, context: CallContext) -> None:
+    seconds = min(context.remaining_seconds(), plan.policy.timeout_seconds)
     try:
-        async with asyncio.timeout(context.remaining_seconds()):
+        async with asyncio.timeout(seconds):
             await plan.gate.wait_to_enter()
     except TimeoutError:
         message = "The call waited for a free place on its connection until its deadline."
         raise ProviderError(ErrorCode.UNAVAILABLE, message, retry_after_seconds=1.0) from None
 
 
-async def _within_deadline(plan: Plan, request: Any, context: CallContext) -> Any:
-    started = time.perf_counter()
+async def _attempt(plan: Plan, request: Any, context: CallContext) -> Any:
+    """Run the method once, in the place that ``_admit`` took, and tell the breaker how it went."""
     try:
-        async with asyncio.timeout(context.remaining_seconds()):
-            return await plan.method(request, context)
-    except TimeoutError as error:
-        raise _too_late(plan, context, error) from None
-    except Exception as error:
-        made = translated(plan.translate_by, error, plan.provider)
-        if made is error:
-            raise
-        raise made from error
+        result = await _within_deadline(plan, request, context)
+    except BaseException as error:
+        _judge(plan.breaker, error)
+        raise
+    else:
+        _judge(plan.breaker, None)
+        return result
     finally:
-        context.provider_seconds += time.perf_counter() - started
+        plan.gate.leave()
 
 
-def _too_late(plan: Plan, context: CallContext, error: TimeoutError) -> ProviderError:
-    if context.remaining_seconds() > 0:
-        return translated(plan.translate_by, error, plan.provider)
-    if plan.action.is_effectful and not may_repeat(plan, context):
-        message = f"{plan.provider} did not answer in time; {plan.action.ref} may have taken effect."
-        return ProviderError(ErrorCode.OUTCOME_UNKNOWN, message)
-    return ProviderError(ErrorCode.TIMEOUT, f"{plan.provider} did not answer {plan.action.ref} in time.")
-
-
-def _judge(breaker: CircuitBreaker, error: ProviderError) -> None:
-    if error.code in _FAULTS:
+def _judge(breaker: CircuitBreaker | None, failure: BaseException | None) -> None:
+    if breaker is None:
+        return
+    if failure is None:
+        breaker.succeeded()
+    elif not isinstance(failure, ProviderError):
+        breaker.abandoned()
+    elif failure.code in _FAULTS:
         breaker.failed()
     else:
         breaker.succeeded()
 
 
+async def _within_deadline(plan: Plan, request: Any, context: CallContext) -> Any:
+    started = time.perf_counter()
+    limit = asyncio.timeout(context.remaining_seconds())
+    try:
+        async with limit:
+            return await plan.method(request, context)
+    except asyncio.CancelledError:
+        if is_cancelled():
+            raise
+        raise _stopped(plan, context) from None
+    except Exception as error:
+        # A method cut off by its deadline may raise anything on its way out, so the deadline decides.
+        if limit.expired():
+            raise _too_late(plan, context) from error
+        made = translated(plan.translate_by, error, plan.provider)
+        if made is error:
+            raise
+        raise made from error
+    finally:
+        if plan.opened is not None:
+            context.provider_seconds += time.perf_counter() - started
+
+
+def _stopped(plan: Plan, context: CallContext) -> ProviderError:
+    if _may_double(plan, context):
+        message = f"{plan.provider} stopped in the middle of {plan.action.ref}, which may have taken effect."
+        return ProviderError(ErrorCode.OUTCOME_UNKNOWN, message)
+    return ProviderError(ErrorCode.UNAVAILABLE, f"{plan.provider} stopped in the middle of {plan.action.ref}.")
+
+
+def _too_late(plan: Plan, context: CallContext) -> ProviderError:
+    if _may_double(plan, context):
+        message = f"{plan.provider} did not answer in time; {plan.action.ref} may have taken effect."
+        return ProviderError(ErrorCode.OUTCOME_UNKNOWN, message)
+    return ProviderError(ErrorCode.TIMEOUT, f"{plan.provider} did not answer {plan.action.ref} in time.")
+
+
+def _may_double(plan: Plan, context: CallContext) -> bool:
+    return plan.action.is_effectful and not may_repeat(plan, context)
+
+
 @contextlib.asynccontextmanager
 async def entered(plan: Plan, context: CallContext) -> AsyncIterator[None]:
     """Hold the plan's places for as long as a stream lasts."""
-    await _admit(plan, context)
-    if plan.opened is not None:
-        plan.opened.enter()
+    _take_token(plan)
+    opened = plan.opened
+    if opened is not None:
+        opened.enter()
     try:
-        yield
+        await _admit(plan, context)
+        try:
+            yield
+        finally:
+            plan.gate.leave()
+            if plan.breaker is not None:
+                plan.breaker.abandoned()
     finally:
-        plan.gate.leave()
-        if plan.opened is not None:
-            plan.opened.leave()
+        if opened is not None:
+            opened.leave()
 
 
 async def items(plan: Plan, request: Any, context: CallContext) -> AsyncGenerator[Any]:
-    """Yield what a streaming method yields, its failures translated."""
+    """Yield what a streaming method yields, its failures translated.
+
+    An item proves that the peer answers, so a probing breaker closes without waiting for the end.
+    """
+    try:
+        async with aclosing(_translated_items(plan, request, context)) as source:
+            async for item in source:
+                _judge(plan.breaker, None)
+                yield item
+    except ProviderError as error:
+        _judge(plan.breaker, error)
+        raise
+    _judge(plan.breaker, None)
+
+
+async def _translated_items(plan: Plan, request: Any, context: CallContext) -> AsyncGenerator[Any]:
     source: Any = plan.method(request, context)
     try:
         async for item in source:
             yield item
+    except asyncio.CancelledError:
+        if is_cancelled():
+            raise
+        raise _stopped(plan, context) from None
     except Exception as error:
         made = translated(plan.translate_by, error, plan.provider)
         if made is error:

@@ -29,9 +29,9 @@ def load(manifest: ProviderManifest) -> type[Any]:
         found: type[Any] = getattr(module, class_name)
     except ModuleNotFoundError as error:
         raise _missing(manifest, error) from error
-    except AttributeError as error:
-        message = f"The provider {manifest.ref} is broken: {manifest.implementation} does not exist."
-        raise ProviderError(ErrorCode.INTERNAL, message, detail=str(error)) from error
+    except Exception as error:
+        message = f"The provider {manifest.ref} is broken: {manifest.implementation} cannot be loaded."
+        raise ProviderError(ErrorCode.INTERNAL, message, detail=f"{type(error).__name__}: {error}") from error
     return found
 
 

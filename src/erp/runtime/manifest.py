@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -12,7 +12,7 @@ import msgspec
 class ProviderManifest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What a provider is. Authored in YAML, run from the generated catalog."""
 
-    ref: str
+    ref: Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]*/[a-z][a-z0-9_]*$")]
     title: str
     summary: str
     version: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from erp.telemetry.call_metrics import CallMetrics
     from erp.telemetry.trace import Spans
 
+_log = logging.getLogger(__name__)
 _PLATFORM_FAULTS = frozenset({ErrorCode.INTERNAL, ErrorCode.OUTCOME_UNKNOWN})
 
 
@@ -32,24 +34,20 @@ class Observer:
         action = call.action
         target = action.group if action.area == "services" else f"{action.group}/{call.provider}"
         code = "ok" if failure is None else failure.code.value
-        provider_seconds = answer.provider_seconds if answer is not None else 0.0
+        provider_seconds = call.context.provider_seconds if call.context is not None else 0.0
         self.metrics.series(call.tenant, target, action.name).observe(code, seconds, provider_seconds)
         if self.log.enabled:
-            self._log(call, target, code, seconds, provider_seconds, answer, failure)
-        if self.spans.enabled:
+            self._log(call, target, seconds, answer=answer, failure=failure)
+        if self.spans.enabled and call.traceparent:
             self._span(call, target, seconds, failure)
 
-    def _log(  # noqa: PLR0913  (the facts of one line)
-        self,
-        call: Call,
-        target: str,
-        code: str,
-        seconds: float,
-        provider_seconds: float,
-        answer: Answer | None,
-        failure: ProviderError | None,
+    def _log(
+        self, call: Call, target: str, seconds: float, *, answer: Answer | None, failure: ProviderError | None
     ) -> None:
         bad = failure is not None and failure.code in _PLATFORM_FAULTS
+        if failure is not None and failure.code is ErrorCode.INTERNAL and failure.__cause__ is not None:
+            _log.error("call %s failed in a way nobody foresaw", call.request_id, exc_info=failure.__cause__)
+        provider_seconds = call.context.provider_seconds if call.context is not None else 0.0
         self.log.write(
             CallLine(
                 level="error" if bad else "info",
@@ -61,7 +59,7 @@ class Observer:
                 target=target,
                 action=call.action.name,
                 connection=call.connection,
-                code=code,
+                code="ok" if failure is None else failure.code.value,
                 duration_ms=round(seconds * 1000, 3),
                 provider_ms=round(provider_seconds * 1000, 3),
                 detail=None if failure is None else failure.detail or failure.message,

@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from erp.runtime.action import Action
-    from erp.runtime.call_policy import Breaker, Bulkhead, CallPolicy
+    from erp.runtime.call_policy import Breaker, Bulkhead, CallPolicy, Rate
     from erp.runtime.catalog import ProviderCatalog
     from erp.runtime.ports import Connections
 
 FRESH_SECONDS = 1.0
 MAX_PLANS = 20_000
+MAX_REREADS = 3
 
 Method = Callable[..., Awaitable[Any]]
 
@@ -53,6 +54,13 @@ class Plan:
     fresh_until: float
 
     @property
+    def is_usable(self) -> bool:
+        """False once its time is up or its provider is being closed."""
+        if self.opened is not None and self.opened.is_closing:
+            return False
+        return self.fresh_until > time.monotonic()
+
+    @property
     def translate_by(self) -> Any:
         """The object whose ``translate`` table applies."""
         return self.opened.provider if self.opened is not None else None
@@ -60,11 +68,19 @@ class Plan:
 
 @dataclass(slots=True, eq=False)
 class Guards:
-    """Bulkheads and breakers of one connection, by their settings."""
+    """Bulkheads, breakers and rate limits of one connection, by their settings."""
 
     revision: str
     gates: dict[Bulkhead, BulkheadGate] = field(default_factory=dict)
     breakers: dict[Breaker, CircuitBreaker] = field(default_factory=dict)
+    buckets: dict[Rate, TokenBucket] = field(default_factory=dict)
+
+    def of(self, policy: CallPolicy) -> tuple[BulkheadGate, CircuitBreaker, TokenBucket]:
+        """Return what protects a call with ``policy``, made at its first use."""
+        gate = self.gates.setdefault(policy.bulkhead, BulkheadGate(policy.bulkhead))
+        breaker = self.breakers.setdefault(policy.breaker, CircuitBreaker(policy.breaker))
+        bucket = self.buckets.setdefault(policy.rate, TokenBucket(policy.rate))
+        return gate, breaker, bucket
 
 
 class PlanBook:
@@ -77,6 +93,7 @@ class PlanBook:
         self._services: dict[str, Any] = {}
         self._plans: dict[tuple[str, Action, str, str], Plan] = {}
         self._guards: dict[Key, Guards] = {}
+        pool.on_retired = self._let_go
 
     def add_service(self, name: str, service: Any) -> None:
         """Make the actions of ``service`` callable."""
@@ -91,7 +108,7 @@ class PlanBook:
     def known(self, tenant: str, action: Action, provider: str, connection: str) -> Plan | None:
         """Return a fresh plan without waiting, or None."""
         plan = self._plans.get((tenant, action, provider, connection))
-        return plan if plan is not None and plan.fresh_until > time.monotonic() else None
+        return plan if plan is not None and plan.is_usable else None
 
     async def find(self, tenant: str, action: Action, provider: str, connection: str) -> Plan:
         """Return the plan of a call, opening the provider when needed.
@@ -112,9 +129,9 @@ class PlanBook:
 
     def _keep(self, key: tuple[str, Action, str, str], made: Plan) -> Plan:
         previous = self._plans.get(key)
-        if previous is not None and previous.policy == made.policy:
-            made.bucket, made.gate = previous.bucket, previous.gate if made.opened is None else made.gate
-        if len(self._plans) >= MAX_PLANS:
+        if previous is not None and made.opened is None and previous.policy == made.policy:
+            made.bucket, made.gate = previous.bucket, previous.gate
+        if previous is None and len(self._plans) >= MAX_PLANS:
             self._plans.pop(next(iter(self._plans)))
         self._plans[key] = made
         return made
@@ -146,15 +163,15 @@ class PlanBook:
                 ErrorCode.UNSUPPORTED,
                 f"{manifest.ref} does not declare the capability {action.capability!r} that {action.ref} needs.",
             )
-        opened = await self._pool.acquire(target)
-        policy = call_policy.resolve(action.name, manifest.limits, tenant_policy, target.policy)
-        gate, breaker = self._guards_of(target, policy)
+        opened = await self._opened(target)
+        policy = call_policy.resolve(action.name, manifest.limits, tenant_policy, opened.connection.policy)
+        gate, breaker, bucket = self._guards_of(opened.connection).of(policy)
         return Plan(
             action=action,
             method=getattr(opened.provider, action.name),
             policy=policy,
             gate=gate,
-            bucket=TokenBucket(policy.rate),
+            bucket=bucket,
             breaker=breaker,
             opened=opened,
             provider=manifest.ref,
@@ -164,15 +181,23 @@ class PlanBook:
             fresh_until=time.monotonic() + FRESH_SECONDS,
         )
 
-    def _guards_of(self, target: Connection, policy: CallPolicy) -> tuple[BulkheadGate, CircuitBreaker]:
-        """Actions of a connection share its bulkhead and breaker unless they have settings of their own."""
+    async def _opened(self, target: Connection) -> OpenProvider:
+        """Return the open provider of a connection as it is now, even when it changes while it is being opened."""
+        for _ in range(MAX_REREADS):
+            opened = await self._pool.acquire(target)
+            if not opened.is_closing:
+                return opened
+            target = await self.connection(*key_of(target))
+        message = f"The connection {target.name[:100]!r} keeps changing."
+        raise ProviderError(ErrorCode.UNAVAILABLE, message, retry_after_seconds=1.0)
+
+    def _guards_of(self, target: Connection) -> Guards:
+        """Actions of a connection share its protections unless they have settings of their own."""
         key = key_of(target)
         guards = self._guards.get(key)
         if guards is None or guards.revision != target.revision:
             guards = self._guards[key] = Guards(target.revision)
-        gate = guards.gates.setdefault(policy.bulkhead, BulkheadGate(policy.bulkhead))
-        breaker = guards.breakers.setdefault(policy.breaker, CircuitBreaker(policy.breaker))
-        return gate, breaker
+        return guards
 
     async def connection(self, tenant: str, domain: str, provider: str, name: str) -> Connection:
         """Return the stored connection, or the implicit one of an embedded provider."""
@@ -206,6 +231,13 @@ class PlanBook:
         """Drop the plans of ``tenant``; its next call resolves anew."""
         for key in [key for key in self._plans if key[0] == tenant]:
             del self._plans[key]
+
+    def _let_go(self) -> None:
+        """Drop the plans of providers that are being closed, and the protections nobody needs any more."""
+        for key in [key for key, plan in self._plans.items() if plan.opened is not None and plan.opened.is_closing]:
+            del self._plans[key]
+        for connection in [key for key in self._guards if not self._pool.holds(key)]:
+            del self._guards[connection]
 
 
 def implicit(tenant: str, domain: str, provider: str) -> Connection:

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
 from erp.runtime import loader
 from erp.runtime.spi import Health, OpenContext
-from erp.runtime.translation import translated
+from erp.runtime.translation import is_cancelled, translated
 
 if TYPE_CHECKING:
     from erp.runtime.catalog import ProviderCatalog
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 Key = tuple[str, str, str, str]
 SECRET_SCHEME = "secret://"  # noqa: S105  (a URL scheme, not a secret)
-_SAFE_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
+_SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 @dataclass(slots=True)
@@ -38,9 +38,10 @@ class PoolSettings:
     idle_seconds: float = 600.0
     drain_seconds: float = 10.0
     open_timeout_seconds: float = 30.0
+    close_timeout_seconds: float = 10.0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class OpenProvider:
     """A provider that has been opened, with the number of calls inside it."""
 
@@ -51,6 +52,10 @@ class OpenProvider:
     last_used: float = field(default_factory=time.monotonic)
     is_closing: bool = False
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __repr__(self) -> str:
+        tenant, *_, name = key_of(self.connection)
+        return f"OpenProvider({self.manifest.ref}, tenant={tenant!r}, connection={name!r}, running={self.running})"
 
     def enter(self) -> None:
         """Count one more call inside."""
@@ -71,10 +76,18 @@ class OpenProvider:
                 await asyncio.wait_for(self._idle.wait(), seconds)
 
 
+@dataclass(eq=False)
+class _Flight:
+    """One provider being opened."""
+
+    revision: str
+    task: asyncio.Task[OpenProvider] = field(init=False)
+
+
 class ProviderPool:
     """Hands out open providers. Concurrent first calls share one ``open``."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (one argument per part it works with; passed by name in main.py)
         self,
         catalog: ProviderCatalog,
         *,
@@ -91,15 +104,25 @@ class ProviderPool:
         self._vault = vault
         self._identity = identity
         self._open: dict[Key, OpenProvider] = {}
-        self._opening: dict[tuple[Key, str], asyncio.Task[OpenProvider]] = {}
+        self._flights: dict[Key, _Flight] = {}
+        self._opening: set[asyncio.Task[OpenProvider]] = set()
         self._closing: set[asyncio.Task[None]] = set()
+        self.on_retired: Callable[[], None] = lambda: None
+        """Called after open providers were taken out of use; whoever holds one lets go of it."""
         self._is_closed = False
 
     def __len__(self) -> int:
         return len(self._open)
 
+    def holds(self, key: Key) -> bool:
+        """Whether there is an open provider for a connection."""
+        return key in self._open
+
     async def acquire(self, connection: Connection) -> OpenProvider:
         """Return the open provider of ``connection``, opening it when needed.
+
+        When the connection changed or went away meanwhile, the answer ``is_closing``: read the
+        connection again.
 
         Raises:
             ProviderError: what ``open`` raised, or ``unavailable`` when it took too long.
@@ -109,22 +132,44 @@ class ProviderPool:
         if found is not None and found.connection.revision == connection.revision and not found.is_closing:
             return found
         if self._is_closed:
-            raise ProviderError(ErrorCode.UNAVAILABLE, "The layer is shutting down.", retry_after_seconds=5.0)
-        flight = (key, connection.revision)
-        task = self._opening.get(flight)
-        if task is None:
-            task = asyncio.ensure_future(self._open_and_replace(key, connection))
-            self._opening[flight] = task
-            task.add_done_callback(lambda _: self._opening.pop(flight, None))
-        return await asyncio.shield(task)
+            raise _shutting_down()
+        flight = self._flights.get(key)
+        if flight is None or flight.revision != connection.revision:
+            flight = self._start(key, connection)
+        try:
+            return await asyncio.shield(flight.task)
+        except asyncio.CancelledError:
+            if flight.task.cancelled() and not is_cancelled():
+                raise _shutting_down() from None
+            raise
 
-    async def _open_and_replace(self, key: Key, connection: Connection) -> OpenProvider:
-        opened = await self.open_unpooled(connection)
+    def _start(self, key: Key, connection: Connection) -> _Flight:
+        """Begin to open; a flight of another revision still lands, but its provider is not used."""
+        flight = _Flight(connection.revision)
+        flight.task = asyncio.ensure_future(self._fly(key, flight, connection))
+        self._flights[key] = flight
+        self._opening.add(flight.task)
+        flight.task.add_done_callback(self._opening.discard)
+        return flight
+
+    async def _fly(self, key: Key, flight: _Flight, connection: Connection) -> OpenProvider:
+        try:
+            opened = await self.open_unpooled(connection)
+            if self._flights.get(key) is flight:
+                self._replace(key, opened)
+            else:
+                self._retire(opened)
+        finally:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+        return opened
+
+    def _replace(self, key: Key, opened: OpenProvider) -> None:
         previous = self._open.get(key)
         self._open[key] = opened
         if previous is not None:
             self._retire(previous)
-        return opened
+            self.on_retired()
 
     async def open_unpooled(self, connection: Connection) -> OpenProvider:
         """Open a provider without putting it in the pool (to try a configuration)."""
@@ -135,8 +180,11 @@ class ProviderPool:
             async with asyncio.timeout(self.settings.open_timeout_seconds):
                 await provider.open()
         except BaseException as error:
-            await _close_quietly(provider, manifest.ref)
-            raise _opening_failed(manifest, provider, error) from error
+            await self._close_quietly(provider, manifest.ref)
+            made = _opening_failed(manifest, provider, error)
+            if made is error:
+                raise
+            raise made from error
         return OpenProvider(provider, manifest, connection)
 
     async def _resolved_config(self, manifest: ProviderManifest, connection: Connection) -> Mapping[str, Any]:
@@ -178,9 +226,12 @@ class ProviderPool:
 
     def discard(self, tenant: str, domain: str, provider: str, name: str) -> None:
         """Close a connection's open provider once its calls have ended."""
-        opened = self._open.pop((tenant, domain, provider, name), None)
+        key = (tenant, domain, provider, name)
+        self._flights.pop(key, None)
+        opened = self._open.pop(key, None)
         if opened is not None:
             self._retire(opened)
+            self.on_retired()
 
     def evict_idle(self) -> int:
         """Close what has not been used for ``idle_seconds`` and keeps nothing in memory; return how many."""
@@ -192,6 +243,8 @@ class ProviderPool:
         ]
         for key in idle:
             self._retire(self._open.pop(key))
+        if idle:
+            self.on_retired()
         return len(idle)
 
     def _retire(self, opened: OpenProvider) -> None:
@@ -202,14 +255,27 @@ class ProviderPool:
 
     async def _drain_and_close(self, opened: OpenProvider) -> None:
         await opened.drain(self.settings.drain_seconds)
-        await _close_quietly(opened.provider, opened.manifest.ref)
+        await self._close_quietly(opened.provider, opened.manifest.ref)
+
+    async def _close_quietly(self, provider: Any, ref: str) -> None:
+        """Close a provider that nobody uses any more; what goes wrong then concerns no caller."""
+        try:
+            async with asyncio.timeout(self.settings.close_timeout_seconds):
+                await provider.close()
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            _log.warning("closing %s was cancelled from inside", ref)
+        except Exception:  # noqa: BLE001  (a provider may raise anything)
+            _log.exception("closing %s failed", ref)
 
     async def close(self) -> None:
         """Drain and close everything; later calls are refused as ``unavailable``."""
         self._is_closed = True
-        for task in list(self._opening.values()):
+        opening = list(self._opening)
+        for task in opening:
             task.cancel()
-        await asyncio.gather(*self._opening.values(), return_exceptions=True)
+        await asyncio.gather(*opening, return_exceptions=True)
         for key in list(self._open):
             self._retire(self._open.pop(key))
         await asyncio.gather(*self._closing, return_exceptions=True)
@@ -222,17 +288,16 @@ def key_of(connection: Connection) -> Key:
 
 def safe_name(name: str) -> str:
     """Return ``name`` when it is a harmless file name, else a digest of it."""
-    return name if _SAFE_NAME.match(name) else hashlib.sha256(name.encode()).hexdigest()[:32]
+    return name if _SAFE_NAME.fullmatch(name) else f"~{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+
+
+def _shutting_down() -> ProviderError:
+    return ProviderError(ErrorCode.UNAVAILABLE, "The layer is shutting down.", retry_after_seconds=5.0)
 
 
 def _opening_failed(manifest: ProviderManifest, provider: Any, error: BaseException) -> BaseException:
     if isinstance(error, TimeoutError):
         return ProviderError(ErrorCode.UNAVAILABLE, f"{manifest.title} did not open in time.", retry_after_seconds=5.0)
+    if isinstance(error, asyncio.CancelledError) and not is_cancelled():
+        return ProviderError(ErrorCode.UNAVAILABLE, f"{manifest.title} stopped while it opened.")
     return translated(provider, error, manifest.ref) if isinstance(error, Exception) else error
-
-
-async def _close_quietly(provider: Any, ref: str) -> None:
-    try:
-        await provider.close()
-    except Exception:
-        _log.exception("closing %s failed", ref)

@@ -32,7 +32,9 @@ class Decision(msgspec.Struct, frozen=True):
 class Policy(Protocol):
     """Decides whether an actor may do a thing. Deny by default."""
 
-    def decide(self, actor: Actor, *, area: str, domain: str, name: str, action: str, effect: str) -> Decision:
+    def decide(  # noqa: PLR0913  (one argument per fact; passed by name)
+        self, actor: Actor, *, area: str, domain: str, name: str, action: str, effect: str
+    ) -> Decision:
         """``area`` is ``providers``, ``services`` or ``admin``; ``effect`` is read, write or destructive."""
 
 
@@ -152,9 +154,15 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 class Journal(Protocol):
     """Durable memory of effectful calls, written by group commit."""
 
-    async def claim(self, claim: Claim) -> ClaimOutcome: ...
+    async def claim(self, claim: Claim) -> ClaimOutcome:
+        """Decide who runs the call. Cancelled, it gives back what it may have won."""
+
     async def complete(self, completion: Completion) -> None:
-        """Return only when ``completion`` is durable."""
+        """Return only when ``completion`` is durable. Cancelled, it still becomes durable.
+
+        Raises:
+            ProviderError: it could not be stored; ``outcome_unknown`` when the call may have taken effect.
+        """
 
     def note(self, audit: AuditEntry) -> None:
         """Append an audit record soon, without waiting (refused calls)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import deque
@@ -58,6 +59,9 @@ class BulkheadGate:
         except asyncio.CancelledError:
             if place.done() and not place.cancelled():
                 self.leave()
+            else:
+                with contextlib.suppress(ValueError):
+                    self._waiting.remove(place)
             raise
 
     def leave(self) -> None:
@@ -68,6 +72,11 @@ class BulkheadGate:
                 place.set_result(None)
                 return
         self._running -= 1
+
+    @property
+    def waiting(self) -> int:
+        """Calls queued for a place now."""
+        return len(self._waiting)
 
 
 class CircuitBreaker:

@@ -83,8 +83,11 @@ class _Reach:
             idempotency_key=idempotency_key,
             timeout_seconds=max(context.remaining_seconds(), 0.001),
         )
-        answer = await self._calls.invoke(call)
-        context.provider_seconds += answer.provider_seconds
+        try:
+            answer = await self._calls.invoke(call)
+        finally:
+            if call.context is not None:
+                context.provider_seconds += call.context.provider_seconds
         if answer.replayed:
             return msgspec.json.decode(answer.data, type=call.action.result_type)
         return answer.result

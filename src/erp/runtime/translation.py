@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from erp.contracts.models.errors import ErrorCode
@@ -18,6 +19,12 @@ def translated(provider: Any, error: Exception, ref: str) -> ProviderError:
             code = ErrorCode(table[kind])
             return _described(code, f"{ref}: {code.spec.title}", error)
     return _described(ErrorCode.INTERNAL, f"{ref} failed in a way it did not foresee.", error)
+
+
+def is_cancelled() -> bool:
+    """Whether the running task is being cancelled; else a CancelledError leaked out of a provider."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _described(code: ErrorCode, message: str, error: Exception) -> ProviderError:

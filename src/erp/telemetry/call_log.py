@@ -12,10 +12,9 @@ FLUSH_SECONDS = 0.1
 FLUSH_LINES = 512
 
 
-class CallLine(msgspec.Struct, kw_only=True, omit_defaults=True):
+class CallLine(msgspec.Struct, kw_only=True, omit_defaults=True, tag_field="event", tag="call"):
     """What a log line says about a call. Never parameters or results: they may be personal."""
 
-    event: str = msgspec.field(default="call", name="event")
     level: str
     timestamp: str
     request_id: str

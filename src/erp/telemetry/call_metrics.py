@@ -16,8 +16,11 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, genera
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 BUCKETS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
+MAX_SERIES = 20_000
+
 Labels = tuple[str, str, str]
 """Tenant, target (``cache/memory`` or ``order``) and action."""
+OTHER: Labels = ("", "other", "other")
 
 
 class CallSeries:
@@ -48,11 +51,12 @@ class CallMetrics:
         self.in_flight = 0
 
     def series(self, tenant: str, target: str, action: str) -> CallSeries:
-        """Return the counters of one tenant, target and action."""
+        """Return the counters of one tenant, target and action; beyond ``MAX_SERIES`` all share one."""
         labels = (tenant, target, action)
         found = self._series.get(labels)
         if found is None:
             with self._lock:
+                labels = labels if len(self._series) < MAX_SERIES else OTHER
                 found = self._series.setdefault(labels, CallSeries())
         return found
 
@@ -60,7 +64,7 @@ class CallMetrics:
         """Return OpenMetrics text: of everything without the tenant label, or of one tenant's target."""
         registry = CollectorRegistry()
         registry.register(_View(self, tenant, target))
-        text: bytes = generate_latest(registry)
+        text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]  # published without types
         return text
 
     def selected(self, tenant: str | None, target: str | None) -> Iterable[tuple[Labels, CallSeries]]:

@@ -7,6 +7,7 @@ import random
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def export(  # noqa: PLR0913  (one argument per fact; passed by name)
     error: str | None,
 ) -> None:
     """Start and end a span whose times lie in the past."""
-    context = trace.set_span_in_context(NonRecordingSpan(_context_of(parent))) if parent else None
+    context = trace.set_span_in_context(NonRecordingSpan(_context_of(parent)), Context()) if parent else Context()
     _, trace_id, span_id, _ = traceparent.split("-")
     token = wanted_ids.set((int(trace_id, 16), int(span_id, 16)))
     try:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-_TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _INVALID = {"0" * 32, "0" * 16}
 _random = random.Random()  # noqa: S311  (ids, not secrets)
 
 
 def continued(traceparent: str | None) -> str:
     """Return the ``traceparent`` of a new span: a child of the given one, or the root of a new trace."""
-    match = _TRACEPARENT.match(traceparent) if traceparent else None
+    match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
     if match is None or match[1] in _INVALID or match[2] in _INVALID:
         return f"00-{_random.getrandbits(128) or 1:032x}-{_random.getrandbits(64) or 1:016x}-01"
     return f"00-{match[1]}-{_random.getrandbits(64) or 1:016x}-{match[3]}"

@@ -1,0 +1,77 @@
+"""The bare handlers the layer is compared with: the same look-up, none of the steps.
+
+Usage: python benchmarks/bare.py fastapi|starlette
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from typing import Any
+
+import uvicorn
+
+STORE: dict[str, Any] = {f"k{number}": {"amount": "19.90", "currency": "EUR"} for number in range(1000)}
+
+
+def fastapi_app() -> Any:
+    """Return the handler as one would write it with FastAPI and typed models."""
+    from fastapi import FastAPI
+    from pydantic import BaseModel
+
+    app = FastAPI()
+
+    class Params(BaseModel):
+        key: str
+
+    class Body(BaseModel):
+        params: Params
+
+    class Result(BaseModel):
+        found: bool
+        value: Any = None
+
+    class Answer(BaseModel):
+        data: Result
+
+    async def get(body: Body) -> Answer:
+        value = STORE.get(body.params.key)
+        return Answer(data=Result(found=value is not None, value=value))
+
+    get.__annotations__.update(body=Body)
+    app.post("/providers/cache/memory/get", response_model=Answer)(get)
+    return app
+
+
+def starlette_app() -> Any:
+    """Return the handler as one would write it with Starlette alone."""
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+    async def get(request: Request) -> JSONResponse:
+        value = STORE.get((await request.json())["params"]["key"])
+        return JSONResponse({"data": {"found": value is not None, "value": value}})
+
+    return Starlette(routes=[Route("/providers/cache/memory/get", get, methods=["POST"])])
+
+
+async def serve(kind: str) -> None:
+    """Serve on a free loopback port under the same server as the layer."""
+    app = fastapi_app() if kind == "fastapi" else starlette_app()
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app, http="httptools", loop="none", access_log=False, log_config=None, log_level="warning", lifespan="off"
+    )
+    server = uvicorn.Server(config)
+    print(f"ready http://127.0.0.1:{sock.getsockname()[1]}", file=sys.stderr, flush=True)
+    await server.serve([sock])
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    uvloop.run(serve(sys.argv[1]))
