@@ -60,7 +60,7 @@ def test_a_model_without_a_contract_is_found_and_removed(package: Path) -> None:
     [
         ("effect: read", "effect: maybe", "effect must be one of"),
         ("  get:\n    summary", "  health:\n    summary", "not a usable name"),
-        ("errors: [unavailable, timeout]", "errors: [broken]", "'broken' is not in errors.yaml"),
+        ("errors: []", "errors: [broken]", "'broken' is not in errors.yaml"),
         ("domain: cache", "domain: cash", "must equal the file's name"),
         ("version: 1.0.0", "version: one", "version must be SemVer"),
         ("$ref: '#/$defs/Key'", "$ref: '#/$defs/Kee'", "does not exist"),

@@ -22,14 +22,155 @@ class GetResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     version: Annotated[str, Meta(min_length=1, max_length=128)] | UnsetType = UNSET
 
 
+class SetRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Write the value of one key, whatever it was before."""
+
+    key: Annotated[str, Meta(min_length=1, max_length=512)]
+    value: Any
+    ttl_seconds: Annotated[float, Meta(le=31536000, gt=0)] | UnsetType = UNSET
+    tti_seconds: Annotated[float, Meta(le=31536000, gt=0)] | UnsetType = UNSET
+    tags: Annotated[list[Annotated[str, Meta(min_length=1, max_length=128)]], Meta(max_length=50)] | UnsetType = UNSET
+
+
+class SetResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Write the value of one key, whatever it was before."""
+
+    version: Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class DeleteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Remove one key."""
+
+    key: Annotated[str, Meta(min_length=1, max_length=512)]
+
+
+class DeleteResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Remove one key."""
+
+    deleted: bool
+
+
+class GetManyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Read several keys at once."""
+
+    keys: Annotated[list[Annotated[str, Meta(min_length=1, max_length=512)]], Meta(min_length=1, max_length=1000)]
+
+
+class GetManyResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Read several keys at once."""
+
+    items: list[Found]
+
+
+class Found(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Found"""
+
+    key: Annotated[str, Meta(min_length=1, max_length=512)]
+    found: bool
+    value: Any | UnsetType = UNSET
+    version: Annotated[str, Meta(min_length=1, max_length=128)] | UnsetType = UNSET
+
+
+class SetManyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Write several entries at once."""
+
+    entries: Annotated[list[Entry], Meta(min_length=1, max_length=1000)]
+
+
+class Entry(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Entry"""
+
+    key: Annotated[str, Meta(min_length=1, max_length=512)]
+    value: Any
+    ttl_seconds: Annotated[float, Meta(le=31536000, gt=0)] | UnsetType = UNSET
+    tti_seconds: Annotated[float, Meta(le=31536000, gt=0)] | UnsetType = UNSET
+    tags: Annotated[list[Annotated[str, Meta(min_length=1, max_length=128)]], Meta(max_length=50)] | UnsetType = UNSET
+
+
+class SetManyResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Write several entries at once."""
+
+    versions: list[Annotated[str, Meta(min_length=1, max_length=128)]]
+
+
 class ExpireRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Give an existing entry a new time to live."""
+    """Give an existing entry a new time to live, counted from now."""
 
     key: Annotated[str, Meta(min_length=1, max_length=512)]
     ttl_seconds: Annotated[float, Meta(le=31536000, gt=0)]
 
 
 class ExpireResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Give an existing entry a new time to live."""
+    """Give an existing entry a new time to live, counted from now."""
 
     found: bool
+
+
+class TouchRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Restart the time to idle of an entry without reading it."""
+
+    key: Annotated[str, Meta(min_length=1, max_length=512)]
+
+
+class TouchResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Restart the time to idle of an entry without reading it."""
+
+    found: bool
+
+
+class IncrementRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Add to a whole number in one indivisible step."""
+
+    key: Annotated[str, Meta(min_length=1, max_length=512)]
+    by: Annotated[int, Meta(ge=-9007199254740991, le=9007199254740991)] = 1
+    initial: Annotated[int, Meta(ge=-9007199254740991, le=9007199254740991)] = 0
+    ttl_seconds: Annotated[float, Meta(le=31536000, gt=0)] | UnsetType = UNSET
+
+
+class IncrementResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Add to a whole number in one indivisible step."""
+
+    value: int
+    version: Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class CompareAndSetRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Write a value only if the entry is still the one that was read."""
+
+    key: Annotated[str, Meta(min_length=1, max_length=512)]
+    value: Any
+    expected_version: Annotated[str, Meta(min_length=1, max_length=128)] | None
+    ttl_seconds: Annotated[float, Meta(le=31536000, gt=0)] | UnsetType = UNSET
+    tti_seconds: Annotated[float, Meta(le=31536000, gt=0)] | UnsetType = UNSET
+    tags: Annotated[list[Annotated[str, Meta(min_length=1, max_length=128)]], Meta(max_length=50)] | UnsetType = UNSET
+
+
+class CompareAndSetResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Write a value only if the entry is still the one that was read."""
+
+    stored: bool
+    version: Annotated[str, Meta(min_length=1, max_length=128)] | UnsetType = UNSET
+
+
+class InvalidateTagsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Remove all entries that carry one of the tags."""
+
+    tags: Annotated[list[Annotated[str, Meta(min_length=1, max_length=128)]], Meta(min_length=1, max_length=50)]
+
+
+class InvalidateTagsResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Remove all entries that carry one of the tags."""
+
+    removed: Annotated[int, Meta(ge=0)]
+
+
+class InvalidatePrefixRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Remove all entries whose key starts with a prefix."""
+
+    prefix: Annotated[str, Meta(min_length=1, max_length=512)]
+
+
+class InvalidatePrefixResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Remove all entries whose key starts with a prefix."""
+
+    removed: Annotated[int, Meta(ge=0)]
