@@ -1,0 +1,48 @@
+"""What SQLite's result codes mean for a caller (https://www.sqlite.org/rescode.html)."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from erp.runtime.spi import ErrorCode, ProviderError
+
+_MEANINGS = {
+    "SQLITE_CONSTRAINT_UNIQUE": ErrorCode.ALREADY_EXISTS,
+    "SQLITE_CONSTRAINT_PRIMARYKEY": ErrorCode.ALREADY_EXISTS,
+    "SQLITE_CONSTRAINT_ROWID": ErrorCode.ALREADY_EXISTS,
+    "SQLITE_CONSTRAINT": ErrorCode.FAILED_PRECONDITION,
+    "SQLITE_MISMATCH": ErrorCode.INVALID_ARGUMENT,
+    "SQLITE_AUTH": ErrorCode.INVALID_ARGUMENT,
+    "SQLITE_READONLY": ErrorCode.INVALID_ARGUMENT,
+    "SQLITE_ERROR": ErrorCode.INVALID_ARGUMENT,
+    "SQLITE_RANGE": ErrorCode.INVALID_ARGUMENT,
+    "SQLITE_TOOBIG": ErrorCode.INVALID_ARGUMENT,
+    "SQLITE_BUSY": ErrorCode.UNAVAILABLE,
+    "SQLITE_LOCKED": ErrorCode.UNAVAILABLE,
+    "SQLITE_FULL": ErrorCode.UNAVAILABLE,
+    "SQLITE_IOERR": ErrorCode.UNAVAILABLE,
+    "SQLITE_CANTOPEN": ErrorCode.UNAVAILABLE,
+    "SQLITE_NOMEM": ErrorCode.UNAVAILABLE,
+    "SQLITE_INTERRUPT": ErrorCode.TIMEOUT,
+}
+_TEXTS = {
+    "SQLITE_AUTH": "The statement does what is not allowed here: query only reads, execute changes only its own database.",
+    "SQLITE_READONLY": "A query cannot write. Use execute.",
+    "SQLITE_FULL": "The disk is full; nothing was changed.",
+    "SQLITE_INTERRUPT": "The statement was stopped at the call's deadline; nothing was changed.",
+}
+
+
+def explained(error: sqlite3.Error) -> ProviderError:
+    """Return ``error`` as the contract names it."""
+    if isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError | sqlite3.Warning):
+        return ProviderError(ErrorCode.INVALID_ARGUMENT, f"SQLite refused the statement: {error}.")
+    name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
+    if "not authorized" in str(error):
+        # Some statements are refused half-way through their compilation, under a code that is not SQLITE_AUTH.
+        name = "SQLITE_AUTH"
+    family = next((known for known in (name, "_".join(name.split("_")[:2])) if known in _MEANINGS), None)
+    code = _MEANINGS[family] if family else ErrorCode.INTERNAL
+    text = _TEXTS.get(family or "", f"SQLite: {error}.")
+    pause = 0.1 if code is ErrorCode.UNAVAILABLE else None
+    return ProviderError(code, text, detail=f"{name}: {error}", retry_after_seconds=pause)

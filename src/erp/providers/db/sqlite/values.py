@@ -1,0 +1,69 @@
+"""Values between the contract's JSON and SQLite."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from msgspec import UnsetType
+
+from erp.runtime.spi import ErrorCode, FieldError, ProviderError
+
+_TEXTS = frozenset({"$decimal", "$date", "$datetime", "$uuid"})
+MAX_INTEGER = 2**63 - 1
+
+
+def bound(parameters: Sequence[Any] | UnsetType, where: str = "/params/parameters") -> list[Any]:
+    """Return parameters as SQLite takes them.
+
+    Raises:
+        ProviderError: ``invalid_argument`` naming every value that has no form in SQLite.
+    """
+    if isinstance(parameters, UnsetType):
+        return []
+    made, wrong = [], []
+    for number, value in enumerate(parameters):
+        try:
+            made.append(_bound(value))
+        except ValueError as error:
+            wrong.append(FieldError(f"{where}/{number}", str(error)))
+    if wrong:
+        raise ProviderError(ErrorCode.INVALID_ARGUMENT, "A parameter has no form in SQL; see errors[].", errors=wrong)
+    return made
+
+
+def _bound(value: Any) -> Any:
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        message = "The number is beyond 64 bits; send it as text."
+        raise ValueError(message)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, dict) and len(value) == 1:
+        return _tagged(*next(iter(value.items())))
+    message = 'Use null, true, false, a number, text or one of {"$decimal"|"$date"|"$datetime"|"$uuid"|"$bytes": text}.'
+    raise ValueError(message)
+
+
+def _tagged(tag: str, text: Any) -> Any:
+    if tag in _TEXTS and isinstance(text, str):
+        return text
+    if tag == "$bytes" and isinstance(text, str):
+        try:
+            return base64.b64decode(text, validate=True)
+        except binascii.Error:
+            message = "The text of $bytes is not base64."
+            raise ValueError(message) from None
+    message = f"{tag[:50]!r} is not one of $decimal, $date, $datetime, $uuid, $bytes with text."
+    raise ValueError(message)
+
+
+def shown(row: Iterable[Any]) -> list[Any]:
+    """Return a row as JSON values."""
+    return [{"$bytes": base64.b64encode(value).decode()} if isinstance(value, bytes) else value for value in row]
+
+
+def weight(row: Iterable[Any]) -> int:
+    """Return about how many bytes a row adds to an answer."""
+    return sum(len(value) if isinstance(value, str | bytes) else 8 for value in row)
