@@ -137,6 +137,8 @@ def _schema(where: str, schema: Any, contract: Contract) -> Iterator[str]:
         yield f"{where}: {reference} does not exist. How to fix: add it to $defs."
     if _is_object(schema) and "additionalProperties" not in schema:
         yield f"{where}: say additionalProperties: false, or what they are."
+    if schema.get("properties") and schema.get("additionalProperties", False) is not False:
+        yield f"{where}: an object with properties is closed. How to fix: put what is free into a member of its own."
     missing = [name for name in schema.get("required", []) if name not in schema.get("properties", {})]
     yield from (f"{where}: required property {name!r} is not described." for name in missing)
     for step, inner in _inner(schema):

@@ -1,0 +1,126 @@
+"""What consumers do with what they were given: confirm, give back, move, requeue."""
+
+from __future__ import annotations
+
+import datetime
+import sqlite3
+import time
+from typing import Any
+
+import msgspec
+
+from erp.contracts.models.bus import CloudEvent, DeadLetter, LagResult, ReplayRequest
+from erp.runtime.spi import UNSET, ErrorCode, FieldError, ProviderError
+
+_decode = msgspec.json.Decoder(CloudEvent).decode
+
+
+def acknowledge(connection: sqlite3.Connection, ack_ids: list[str]) -> int:
+    """Confirm deliveries that are still those of the caller; return how many."""
+    statement = "DELETE FROM deliveries WHERE id = ? AND count = ?"
+    return sum(connection.execute(statement, _delivery(text)).rowcount for text in ack_ids)
+
+
+def give_back(connection: sqlite3.Connection, ack_ids: list[str], delay_seconds: float, reason: str | None) -> int:
+    """Make deliveries due again after a pause; return how many."""
+    statement = "UPDATE deliveries SET visible_at = ?, reason = ? WHERE id = ? AND count = ?"
+    due = time.time() + delay_seconds
+    return sum(connection.execute(statement, (due, reason, *_delivery(text))).rowcount for text in ack_ids)
+
+
+def _delivery(ack_id: str) -> tuple[int, int]:
+    number, _, count = ack_id.partition(".")
+    if number.isascii() and number.isdigit() and count.isascii() and count.isdigit() and len(ack_id) <= 32:  # noqa: PLR2004
+        return int(number), int(count)
+    return -1, -1
+
+
+def position(text: Any, pointer: str) -> int:
+    """Return a position or cursor that this provider gave; unset is 0."""
+    if text is UNSET:
+        return 0
+    if text.isascii() and text.isdigit() and len(text) < 19:  # noqa: PLR2004  (digits of a 64-bit number)
+        return int(text)
+    error = FieldError(pointer, "Use a value that this provider gave, unchanged.")
+    raise ProviderError(ErrorCode.INVALID_ARGUMENT, "A position is not valid.", errors=[error])
+
+
+def dead(
+    connection: sqlite3.Connection, topic: str | None, group: str | None, after: int, limit: int
+) -> list[DeadLetter]:
+    """Return dead letters by age."""
+    rows = connection.execute(
+        "SELECT id, topic, name, position, body, count, died_at, reason FROM dead"
+        " WHERE id > ? AND (? IS NULL OR topic = ?) AND (? IS NULL OR name = ?) ORDER BY id LIMIT ?",
+        (after, topic, topic, group, group, limit),
+    )
+    return [
+        DeadLetter(
+            id=str(row[0]),
+            topic=row[1],
+            group=row[2],
+            position=str(row[3]),
+            event=_decode(row[4]),
+            deliveries=row[5],
+            died_at=datetime.datetime.fromtimestamp(row[6], datetime.UTC),
+            reason=UNSET if row[7] is None else row[7],
+        )
+        for row in rows
+    ]
+
+
+def requeue(connection: sqlite3.Connection, ids: list[str]) -> int:
+    """Make dead letters due again for their group, with their deliveries counted anew."""
+    moved = 0
+    for number in _numbers(ids):
+        moved += connection.execute(
+            "INSERT OR IGNORE INTO deliveries (topic, name, position, key, visible_at, count)"
+            " SELECT d.topic, d.name, d.position, d.key, 0, 0 FROM dead d JOIN events e ON e.position = d.position"
+            " WHERE d.id = ?",
+            (number,),
+        ).rowcount
+        connection.execute("DELETE FROM dead WHERE id = ? AND position IN (SELECT position FROM deliveries)", (number,))
+    return moved
+
+
+def discard(connection: sqlite3.Connection, ids: list[str]) -> int:
+    """Remove dead letters."""
+    return sum(connection.execute("DELETE FROM dead WHERE id = ?", (number,)).rowcount for number in _numbers(ids))
+
+
+def _numbers(ids: list[str]) -> list[int]:
+    return [int(text) for text in ids if text.isascii() and text.isdigit() and len(text) < 19]  # noqa: PLR2004
+
+
+def move(connection: sqlite3.Connection, request: ReplayRequest) -> int:
+    """Set how far a group has been given events; what it holds after that is taken back."""
+    if (request.from_time is UNSET) == (request.from_position is UNSET):
+        error = FieldError("/params/from_time", "Give from_time or from_position, one of them.")
+        raise ProviderError(ErrorCode.INVALID_ARGUMENT, "Say where to replay from.", errors=[error])
+    if request.from_time is UNSET:
+        target = position(request.from_position, "/params/from_position")
+    else:
+        before = "SELECT coalesce(max(position), 0) FROM events WHERE topic = ? AND published_at < ?"
+        target = connection.execute(before, (request.topic, request.from_time.timestamp())).fetchone()[0]
+    connection.execute("INSERT OR REPLACE INTO groups VALUES (?, ?, ?)", (request.topic, request.group, target))
+    connection.execute(
+        "DELETE FROM deliveries WHERE topic = ? AND name = ? AND position > ?", (request.topic, request.group, target)
+    )
+    return int(target)
+
+
+def lag(connection: sqlite3.Connection, topic: str, group: str) -> LagResult:
+    """Count what a group has not been given and what it has not confirmed."""
+    taken = connection.execute("SELECT taken FROM groups WHERE topic = ? AND name = ?", (topic, group)).fetchone()
+    after = taken[0] if taken else 0
+    waiting, oldest = connection.execute(
+        "SELECT count(*), min(published_at) FROM events WHERE topic = ? AND position > ?", (topic, after)
+    ).fetchone()
+    held, held_oldest = connection.execute(
+        "SELECT count(*), min(e.published_at) FROM deliveries d JOIN events e ON e.position = d.position"
+        " WHERE d.topic = ? AND d.name = ?",
+        (topic, group),
+    ).fetchone()
+    ages = [age for age in (oldest, held_oldest) if age is not None]
+    seconds = max(time.time() - min(ages), 0.0) if ages else UNSET
+    return LagResult(waiting=waiting, unacknowledged=held, oldest_seconds=seconds)
