@@ -48,5 +48,3 @@ async def admin(site: Site) -> AsyncIterator[httpx2.AsyncClient]:
     """An administrator of ``acme``."""
     async with site.client("admin") as made:
         yield made
-
-

@@ -199,25 +199,12 @@ class ToyLayer:
         return caught.value
 
 
-@pytest.fixture
-async def toy(tmp_path: Path, vault: SecretVault, identity: Identity) -> AsyncIterator[ToyLayer]:
-    """A layer with acme's connection ``default`` of ``toy/box``. Whatever a test does, no place stays taken."""
-    steps: list[str] = []
-    catalog = ProviderCatalog(
-        DOMAINS, SERVICES, [manifest(), manifest("vat", capabilities=["ttl"], idempotency_keys=True)]
-    )
+def assembled(script: Script, catalog: ProviderCatalog, pool: ProviderPool) -> ToyLayer:
+    """Put the pipeline together over ports in memory."""
     connections = MemoryConnections()
-    pool = ProviderPool(
-        catalog,
-        data_dir=tmp_path / "data",
-        models_dir=tmp_path / "models",
-        vault=vault,
-        identity=identity,
-        settings=PoolSettings(drain_seconds=1.0, open_timeout_seconds=1.0, close_timeout_seconds=0.2),
-    )
     plans = PlanBook(catalog, pool, connections)
-    policy, quotas = ListedPolicy(steps), CountedQuotas(steps)
-    journal, observer = RecordingJournal(steps), RecordingObserver(steps)
+    policy, quotas = ListedPolicy(script.steps), CountedQuotas(script.steps)
+    journal, observer = RecordingJournal(script.steps), RecordingObserver(script.steps)
     calls = Calls(
         plans=plans,
         policy=policy,
@@ -229,23 +216,29 @@ async def toy(tmp_path: Path, vault: SecretVault, identity: Identity) -> AsyncIt
     )
     shop = Shop()
     plans.add_service("shop", shop)
-    made = ToyLayer(
-        Script(steps=steps),
-        steps,
-        catalog,
-        connections,
-        pool,
-        plans,
-        policy,
-        quotas,
-        journal,
-        observer,
-        calls,
-        shop,
+    return ToyLayer(
+        script, script.steps, catalog, connections, pool, plans, policy, quotas, journal, observer, calls, shop
     )
+
+
+@pytest.fixture
+async def toy(tmp_path: Path, vault: SecretVault, identity: Identity) -> AsyncIterator[ToyLayer]:
+    """A layer with acme's connection ``default`` of ``toy/box``. Whatever a test does, no place stays taken."""
+    catalog = ProviderCatalog(
+        DOMAINS, SERVICES, [manifest(), manifest("vat", capabilities=["ttl"], idempotency_keys=True)]
+    )
+    pool = ProviderPool(
+        catalog,
+        data_dir=tmp_path / "data",
+        models_dir=tmp_path / "models",
+        vault=vault,
+        identity=identity,
+        settings=PoolSettings(drain_seconds=1.0, open_timeout_seconds=1.0, close_timeout_seconds=0.2),
+    )
+    made = assembled(Script(), catalog, pool)
     made.connect()
     yield made
-    assert calls.in_flight == 0
-    assert {plan.gate.running for plan in plans._plans.values()} <= {0}
+    assert made.calls.in_flight == 0
+    assert {plan.gate.running for plan in made.plans._plans.values()} <= {0}
     assert {opened.running for opened in pool._open.values()} <= {0}
     await pool.close()

@@ -13,7 +13,6 @@ import jsonschema_rs
 from erp.contracts.loading import document
 
 
-
 @cache
 def openapi() -> dict[str, Any]:
     """The generated document."""

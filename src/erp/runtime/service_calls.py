@@ -66,7 +66,7 @@ class _Reach:
         """Call the tenant's provider of ``domain`` and return the typed result.
 
         Raises:
-            ProviderError: from the call, or ``failed_precondition`` when the tenant has no
+            ProviderError: from the call, or ``unsupported`` when the tenant has no
                 provider for ``domain``.
         """
         provider, connection = await self._target(domain, provider, connection)
@@ -98,7 +98,7 @@ class _Reach:
         chosen = await self._calls.plans.default_of(self._context.tenant, domain)
         if chosen is None:
             raise ProviderError(
-                ErrorCode.FAILED_PRECONDITION,
+                ErrorCode.UNSUPPORTED,
                 f'The tenant has no provider for the domain {domain}. Configure one with "default": true.',
             )
         return chosen[0], connection or chosen[1]

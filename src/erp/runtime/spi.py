@@ -18,7 +18,7 @@ from msgspec import UNSET, UnsetType
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import FieldError, ProviderError
 from erp.runtime.context import Actor, CallContext
-from erp.runtime.ports import Identity, SecretVault
+from erp.runtime.ports import Identity, SecretVault, SecretVersion
 
 __all__ = [
     "UNSET",
@@ -33,6 +33,7 @@ __all__ = [
     "OpenContext",
     "Provider",
     "ProviderError",
+    "SecretVersion",
     "Stream",
     "UnsetType",
 ]

@@ -1,0 +1,108 @@
+"""Secrets in the platform's own vault. Values go in through the contract and come out only to the layer."""
+
+from __future__ import annotations
+
+import datetime
+from typing import ClassVar
+
+from erp.contracts.models.secrets import (
+    DeleteRequest,
+    DeleteResult,
+    GetRequest,
+    GetResult,
+    ListRequest,
+    ListResult,
+    ListVersionsRequest,
+    ListVersionsResult,
+    PutRequest,
+    PutResult,
+    RotateRequest,
+    RotateResult,
+    VersionFacts,
+)
+from erp.runtime.spi import (
+    UNSET,
+    CallContext,
+    Config,
+    ErrorCode,
+    ErrorTable,
+    Health,
+    OpenContext,
+    ProviderError,
+    SecretVersion,
+)
+
+SPACE = "tenant/"
+"""Where a tenant's own secrets live, apart from those of its connections."""
+
+
+class LocalSecrets:
+    """A thin translation to the vault, confined to the tenant and to its own space."""
+
+    translate: ClassVar[ErrorTable] = {}
+
+    def __init__(self, config: Config, context: OpenContext) -> None:  # noqa: ARG002  (nothing to configure)
+        self._vault = context.vault
+        self._tenant = context.tenant
+
+    async def open(self) -> None:
+        """Nothing to acquire."""
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+    async def health(self) -> Health:
+        """Ask the vault."""
+        await self._vault.list(self._tenant, SPACE)
+        return Health(status="ok")
+
+    async def put(self, request: PutRequest, context: CallContext) -> PutResult:  # noqa: ARG002
+        version = await self._vault.put(self._tenant, SPACE + request.path, request.value)
+        return PutResult(version=version, reference=_reference(request.path, version))
+
+    async def get(self, request: GetRequest, context: CallContext) -> GetResult:  # noqa: ARG002
+        version = None if request.version is UNSET else request.version
+        return GetResult(value=await self._vault.get(self._tenant, SPACE + request.path, version))
+
+    async def rotate(self, request: RotateRequest, context: CallContext) -> RotateResult:
+        await self._versions(request.path)
+        version = await self._vault.put(self._tenant, SPACE + request.path, request.value)
+        context.emit("rotated", {"path": request.path, "version": version}, key=request.path)
+        return RotateResult(version=version, reference=_reference(request.path, version))
+
+    async def list(self, request: ListRequest, context: CallContext) -> ListResult:  # noqa: ARG002
+        found = sorted(
+            path.removeprefix(SPACE) for path in await self._vault.list(self._tenant, SPACE + request.prefix)
+        )
+        after = "" if request.cursor is UNSET else request.cursor
+        paths = [path for path in found if path > after][: request.limit + 1]
+        result = ListResult(paths=paths[: request.limit])
+        if len(paths) > request.limit:
+            result.next_cursor = result.paths[-1]
+        return result
+
+    async def list_versions(self, request: ListVersionsRequest, context: CallContext) -> ListVersionsResult:  # noqa: ARG002
+        found = await self._versions(request.path)
+        return ListVersionsResult(
+            versions=[
+                VersionFacts(
+                    version=item.version,
+                    created_at=datetime.datetime.fromisoformat(item.created_at),
+                    state=item.state,
+                )
+                for item in found
+            ]
+        )
+
+    async def _versions(self, path: str) -> list[SecretVersion]:
+        found = await self._vault.versions(self._tenant, SPACE + path)
+        if not any(item.state == "current" for item in found):
+            raise ProviderError(ErrorCode.NOT_FOUND, f"There is no secret {path!r}.")
+        return found
+
+    async def delete(self, request: DeleteRequest, context: CallContext) -> DeleteResult:  # noqa: ARG002
+        return DeleteResult(deleted=await self._vault.delete(self._tenant, SPACE + request.path))
+
+
+def _reference(path: str, version: int) -> str:
+    return f"secret://{SPACE}{path}#{version}"
