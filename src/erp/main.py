@@ -24,7 +24,7 @@ from erp.runtime.catalog import ProviderCatalog
 from erp.runtime.delivery import BusDelivery
 from erp.runtime.observation import Observer
 from erp.runtime.plan import PlanBook
-from erp.runtime.pool import ProviderPool
+from erp.runtime.pool import ProviderPool, safe_name
 from erp.runtime.service_calls import service_context
 from erp.security.identity import KeyIdentity
 from erp.security.keyring import Keyring
@@ -145,7 +145,13 @@ class Layer:
         )
 
     async def _tenants(self) -> list[str]:
-        return [name for name in await self.control.tenants.ids() if name != PLATFORM]
+        """Return the tenants that have a database: only they can have open orders."""
+        found = []
+        for tenant in await self.control.tenants.ids():
+            used = self.settings.data_dir / "tenants" / safe_name(tenant) / "db"
+            if used.exists() or await self.control.connections.list(tenant, domain="db"):
+                found.append(tenant)
+        return found
 
     async def _evict(self) -> None:
         while True:

@@ -187,7 +187,7 @@ async def test_every_effect_leaves_an_audit_record_before_its_answer(
 
 async def test_an_internal_action_is_refused_through_the_gateway(admin: httpx2.AsyncClient) -> None:
     response = await admin.post("/providers/secrets/local/get", json={"params": {"path": "x"}})
-    problem(response, 403, "permission_denied")
+    problem(response, 404, "not_found")
 
 
 async def test_a_body_that_is_too_large_is_413_and_one_of_another_type_415(client: httpx2.AsyncClient) -> None:

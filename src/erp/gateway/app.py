@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
-from erp.gateway.endpoint import endpoint, problem
+from erp.gateway.endpoint import Handler, endpoint, problem, unforeseen
 from erp.gateway.inbound import Inbound
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def pages(
 ) -> Starlette:
     """Return the application behind every URL that is not a call."""
 
-    def route(path: str, handler: Callable[..., object], method: str = "GET") -> Route:
-        return Route(path, endpoint(credentials, handler), methods=[method])  # type: ignore[arg-type]
+    def route(path: str, handler: Handler, method: str = "GET") -> Route:
+        return Route(path, endpoint(credentials, handler), methods=[method])
 
     one = "/providers/{domain}/{name}"
     routes = [
@@ -84,7 +84,7 @@ def pages(
         *administration_routes(route, administration),
     ]
     handlers = {HTTPException: _http_problem, Exception: _crash}
-    return Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)  # type: ignore[arg-type]
+    return Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
 
 
 def administration_routes(route: Callable[..., Route], administration: Administration) -> list[Route]:
@@ -121,5 +121,4 @@ async def _http_problem(request: Request, error: Exception) -> Response:
 
 async def _crash(request: Request, _: Exception) -> Response:
     """Answer what nobody foresaw (the server logs the exception)."""
-    error = ProviderError(ErrorCode.INTERNAL, "The layer failed in a way it did not foresee.")
-    return problem(Inbound(request.scope["headers"]), error, request.url.path)
+    return problem(Inbound(request.scope["headers"]), unforeseen(), request.url.path)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.responses import Response
 
 from erp.contracts.loading import catalog as generated
-from erp.contracts.models.errors import ErrorCode
-from erp.errors import FieldError, ProviderError
+from erp.control_plane import cursors
 from erp.runtime.catalog import unknown
 from erp.telemetry.call_metrics import CONTENT_TYPE
 
@@ -39,12 +36,12 @@ class Discovery:
         if domain is not None and domain not in self._catalog.domains:
             raise unknown("domain", domain, self._catalog.domains)
         wanted = self._wanted(domain, visit.query("capability"), visit.query("text"))
-        start = _after(visit.query("cursor"))
+        start = cursors.read(visit.query("cursor"), str) or ""
         page = [item for item in wanted if item.ref > start][: visit.limit() + 1]
         items = [summary(item) for item in page[: visit.limit()]]
         answer: dict[str, Any] = {"items": items}
         if len(page) > visit.limit():
-            answer["next_cursor"] = _cursor(items[-1]["ref"])
+            answer["next_cursor"] = cursors.written(items[-1]["ref"])
         return 200, answer
 
     def _wanted(self, domain: str | None, capability: str | None, text: str | None) -> list[ProviderManifest]:
@@ -141,17 +138,3 @@ def action_summary(name: str, contract: dict[str, Any]) -> dict[str, Any]:
     """Return what lists show of an action."""
     shown = ("summary", "effect", "idempotent", "capability", "streaming", "deprecated")
     return {"name": name, **{key: contract[key] for key in shown if key in contract}}
-
-
-def _cursor(ref: str) -> str:
-    return base64.urlsafe_b64encode(ref.encode()).decode()
-
-
-def _after(cursor: str | None) -> str:
-    if cursor is None:
-        return ""
-    try:
-        return base64.urlsafe_b64decode(cursor.encode()).decode()
-    except (binascii.Error, ValueError):
-        error = FieldError("/query/cursor", "Use next_cursor of the previous page, unchanged.")
-        raise ProviderError(ErrorCode.INVALID_ARGUMENT, "The cursor is not valid.", errors=[error]) from None

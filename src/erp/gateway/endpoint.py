@@ -100,13 +100,17 @@ def endpoint(credentials: Credentials, handler: Handler) -> Callable[[Request], 
             return problem(inbound, error, request.url.path)
         except Exception:
             _log.exception("request %s failed", inbound.request_id)
-            error = ProviderError(ErrorCode.INTERNAL, "The layer failed in a way it did not foresee.")
-            return problem(inbound, error, request.url.path)
+            return problem(inbound, unforeseen(), request.url.path)
         if isinstance(answer, Response):
             return answer
         return reply(inbound, status, answer)
 
     return serve
+
+
+def unforeseen() -> ProviderError:
+    """Return what a caller is told of a failure nobody foresaw; the log has the rest."""
+    return ProviderError(ErrorCode.INTERNAL, "The layer failed in a way it did not foresee.")
 
 
 def reply(inbound: Inbound, status: int, answer: Any) -> Response:

@@ -78,7 +78,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        cycle.send = partial(_send, cycle, cycle.send)  # type: ignore[method-assign]
+        cycle.send = partial(_send, cycle, cycle.send)  # type: ignore[method-assign, arg-type]
         super()._start_asgi_task(cycle, app)
 
     def connection_lost(self, exc: Exception | None) -> None:

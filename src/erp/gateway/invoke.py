@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
 from erp.gateway import answers, bodies, streams
+from erp.gateway.endpoint import unforeseen
 from erp.gateway.inbound import Inbound
 from erp.runtime.calls import Call
 
@@ -53,8 +54,7 @@ class InvokeRoute:
             return
         except Exception:
             _log.exception("request %s failed before it became a call", inbound.request_id)
-            error = ProviderError(ErrorCode.INTERNAL, "The layer failed in a way it did not foresee.")
-            await answers.send_problem(scope, send, inbound, error)
+            await answers.send_problem(scope, send, inbound, unforeseen())
             return
         await self._send(scope, send, inbound, call, answer, started)
 
@@ -86,14 +86,15 @@ class InvokeRoute:
     def _public(self, action: Action) -> Action:
         if action.internal:
             message = f"{action.ref} can be used by the layer itself only, never through the gateway."
-            raise ProviderError(ErrorCode.PERMISSION_DENIED, message)
+            raise ProviderError(ErrorCode.NOT_FOUND, message)
         return action
 
     async def _send(
         self, scope: Scope, send: Send, inbound: Inbound, call: Call, answer: Answer, started: float
     ) -> None:
         seconds = time.perf_counter() - started
-        provider_ms = answer.provider_seconds * 1000
+        # Providers that a service calls at the same time add up to more than the whole.
+        provider_ms = min(answer.provider_seconds, seconds) * 1000
         headers = answers.common_headers(inbound)
         headers.append(
             (

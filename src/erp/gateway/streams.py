@@ -46,8 +46,8 @@ async def _until_gone(receive: Receive) -> None:
 async def _pump(items: AsyncGenerator[bytes], inbound: Inbound, send: Send) -> None:
     as_events = inbound.accept is not None and EVENTS.decode() in inbound.accept
     headers = [(b"content-type", EVENTS if as_events else NDJSON), *answers.common_headers(inbound)]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    async with aclosing(_lines(items, inbound, as_events=as_events)) as lines:
+    async with aclosing(items), aclosing(_lines(items, inbound, as_events=as_events)) as lines:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         async for line in lines:
             await send({"type": "http.response.body", "body": line, "more_body": True})
     await send({"type": "http.response.body", "body": b""})

@@ -241,7 +241,7 @@ async def page(context: CallContext, request: ListRequest) -> ListResult:
 
 def _cursor(text: str) -> tuple[str, str]:
     try:
-        moment, _, id_ = base64.urlsafe_b64decode(text.encode()).decode().partition(" ")
+        moment, _, id_ = base64.b64decode(text.encode(), altchars=b"-_", validate=True).decode().partition(" ")
     except (binascii.Error, ValueError):
         moment, id_ = "", ""
     if not id_:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from typing import ClassVar
 
 from erp.contracts.models.secrets import (
@@ -94,7 +95,7 @@ class LocalSecrets:
             ]
         )
 
-    async def _versions(self, path: str) -> list[SecretVersion]:
+    async def _versions(self, path: str) -> Sequence[SecretVersion]:
         found = await self._vault.versions(self._tenant, SPACE + path)
         if not any(item.state == "current" for item in found):
             raise ProviderError(ErrorCode.NOT_FOUND, f"There is no secret {path!r}.")
