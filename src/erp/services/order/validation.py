@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
 
 from erp.contracts.models.order import NewLine, SubmitRequest
 from erp.runtime.spi import UNSET, ErrorCode, FieldError, ProviderError
 from erp.services.order.currencies import minor_unit
 
 _ONE = Decimal(1)
+_EXACT = Context(prec=80)
+"""Room for the product of the longest quantity, price and rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,11 @@ def priced(request: SubmitRequest) -> PricedOrder:
     Raises:
         ProviderError: ``invalid_argument`` with everything that is wrong, each at its JSON Pointer.
     """
+    with localcontext(_EXACT):
+        return _priced_order(request)
+
+
+def _priced_order(request: SubmitRequest) -> PricedOrder:
     unit = minor_unit(request.currency)
     wrong = list(_problems(request, unit))
     if unit is None or wrong:
