@@ -5,7 +5,6 @@ Usage: python benchmarks/bare.py fastapi|starlette
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import sys
 from typing import Any

@@ -101,7 +101,7 @@ class _Peer(asyncio.Protocol):
         if self._answer is not None:
             self._answer.set_result(head[9:12])
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(b"000")
 

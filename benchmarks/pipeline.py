@@ -87,7 +87,9 @@ def check(server: Server, outcome: Outcome) -> None:
         sys.exit(f"{server.name}: {outcome.failures} of {outcome.requests} requests failed")
 
 
-def throughput(servers: dict[str, Server], sources: dict[str, Callable[[], bytes]], rounds: int, seconds: float) -> float:
+def throughput(
+    servers: dict[str, Server], sources: dict[str, Callable[[], bytes]], rounds: int, seconds: float
+) -> float:
     """Print requests per CPU second of every side; return the median ratio layer/FastAPI."""
     rates: dict[str, list[float]] = {name: [] for name in servers}
     for _ in range(rounds):

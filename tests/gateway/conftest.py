@@ -8,9 +8,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from tests.support.contract_client import contract_client
 
 from erp.main import Layer, Settings, running
-from tests.support.contract_client import contract_client
 
 
 @dataclass

@@ -1,8 +1,9 @@
 """Tenants, keys, quotas and audit: who may change them, and that a change works at once."""
 
+from typing import Any
+
 import httpx2
 import pytest
-
 from tests.gateway.conftest import Site
 
 pytestmark = pytest.mark.anyio
@@ -111,6 +112,7 @@ async def test_refused_calls_are_audited_with_their_reason(site: Site) -> None:
         site.keys["narrow"] = made.json()["key"]
         async with site.client("narrow") as narrow:
             assert (await narrow.post(GET, json={"params": {"key": "k"}})).status_code == 403
+        found: list[dict[str, Any]] = []
         for _ in range(50):
             found = (await admin.get("/audit", params={"outcome": "permission_denied"})).json()["items"]
             if found:

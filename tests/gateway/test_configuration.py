@@ -1,8 +1,9 @@
 """Connections: validated, opened once before they are kept, secrets never shown."""
 
+from collections.abc import AsyncIterator
+
 import httpx2
 import pytest
-
 from tests.gateway.conftest import Site
 
 pytestmark = pytest.mark.anyio
@@ -12,7 +13,7 @@ WEBHOOK = "/providers/integration/webhook/configure"
 
 
 @pytest.fixture
-async def operator(site: Site):  # noqa: ANN201  (a generator of clients)
+async def operator(site: Site) -> AsyncIterator[httpx2.AsyncClient]:
     async with site.client("operator") as made:
         yield made
 

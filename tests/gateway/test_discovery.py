@@ -2,7 +2,6 @@
 
 import httpx2
 import pytest
-
 from tests.gateway.conftest import Site
 
 pytestmark = pytest.mark.anyio

@@ -4,7 +4,6 @@ from typing import Any
 
 import httpx2
 import pytest
-
 from tests.gateway.conftest import Site
 
 pytestmark = pytest.mark.anyio

@@ -8,6 +8,7 @@ import typer
 
 from erp import __version__
 from erp.cli import contracts, keys, models, tenants
+from erp.cli.demo import demo
 from erp.cli.serve import serve
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(serve)
+app.command()(demo)
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(keys.app, name="keys")
 app.add_typer(contracts.app, name="contracts")

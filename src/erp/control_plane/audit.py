@@ -60,7 +60,7 @@ class AuditRecords:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def search(  # noqa: PLR0913  (one argument per filter, passed by name)
+    async def search(
         self,
         tenant: str,
         *,

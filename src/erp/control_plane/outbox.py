@@ -106,7 +106,7 @@ class Outbox:
         return await self._database.transact(lambda connection: connection.execute(statement).rowcount)
 
 
-def _claim(  # noqa: PLR0913, PLR0917  (bound by partial; the connection comes last)
+def _claim(
     after: str, limit: int, per_tenant: int, leased_until: int, without: frozenset[str], connection: sa.Connection
 ) -> dict[str, list[DueEvent]]:
     # On PostgreSQL a second claimer would not see leases that are not committed yet, and would

@@ -23,7 +23,7 @@ class ProviderError(Exception):
     goes to the log only.
     """
 
-    def __init__(  # noqa: PLR0913  (all but two are optional and passed by name)
+    def __init__(
         self,
         code: ErrorCode | str,
         message: str,

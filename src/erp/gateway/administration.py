@@ -190,11 +190,12 @@ def _fields(record: Any) -> dict[str, Any]:
 def _time(text: str | None, pointer: str) -> datetime.datetime | None:
     if text is None:
         return None
+    found: datetime.datetime | None
     try:
         found = datetime.datetime.fromisoformat(text)
     except ValueError:
-        found = datetime.datetime.min
-    if found.tzinfo is None:
+        found = None
+    if found is None or found.tzinfo is None:
         error = FieldError(pointer, "Use RFC 3339 with a time zone, for example 2026-11-23T10:00:00Z.")
         raise ProviderError(ErrorCode.INVALID_ARGUMENT, "A time is malformed.", errors=[error])
     return found

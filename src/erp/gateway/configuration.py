@@ -33,7 +33,7 @@ AREA = "connections"
 class Configuration:
     """Creates, shows and removes connections. Secrets go to the vault; answers show references only."""
 
-    def __init__(  # noqa: PLR0913  (one argument per part it works with; passed by name in main.py)
+    def __init__(
         self,
         *,
         catalog: ProviderCatalog,

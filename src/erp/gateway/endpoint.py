@@ -98,7 +98,7 @@ def endpoint(credentials: Credentials, handler: Handler) -> Callable[[Request], 
             status, answer = await handler(Visit(request, inbound, actor))
         except ProviderError as error:
             return problem(inbound, error, request.url.path)
-        except Exception:
+        except Exception:  # noqa: BLE001  (whatever it was, the caller gets a problem)
             _log.exception("request %s failed", inbound.request_id)
             return problem(inbound, unforeseen(), request.url.path)
         if isinstance(answer, Response):

@@ -52,7 +52,7 @@ class InvokeRoute:
         except ProviderError as error:
             await answers.send_problem(scope, send, inbound, error)
             return
-        except Exception:
+        except Exception:  # noqa: BLE001  (whatever it was, the caller gets a problem)
             _log.exception("request %s failed before it became a call", inbound.request_id)
             await answers.send_problem(scope, send, inbound, unforeseen())
             return

@@ -85,7 +85,7 @@ class Answer:
 class Calls:
     """The pipeline."""
 
-    def __init__(  # noqa: PLR0913  (one argument per port; passed by name in main.py)
+    def __init__(
         self,
         *,
         plans: PlanBook,

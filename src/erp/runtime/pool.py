@@ -87,7 +87,7 @@ class _Flight:
 class ProviderPool:
     """Hands out open providers. Concurrent first calls share one ``open``."""
 
-    def __init__(  # noqa: PLR0913  (one argument per part it works with; passed by name in main.py)
+    def __init__(
         self,
         catalog: ProviderCatalog,
         *,

@@ -32,9 +32,7 @@ class Decision(msgspec.Struct, frozen=True):
 class Policy(Protocol):
     """Decides whether an actor may do a thing. Deny by default."""
 
-    def decide(  # noqa: PLR0913  (one argument per fact; passed by name)
-        self, actor: Actor, *, area: str, domain: str, name: str, action: str, effect: str
-    ) -> Decision:
+    def decide(self, actor: Actor, *, area: str, domain: str, name: str, action: str, effect: str) -> Decision:
         """``area`` is ``providers``, ``services`` or ``admin``; ``effect`` is read, write or destructive."""
 
 

@@ -53,7 +53,7 @@ class _Reach:
         self._journal = journal
         self._service = service
 
-    async def invoke(  # noqa: PLR0913  (all but three are optional and passed by name)
+    async def invoke(
         self,
         domain: str,
         action: str,

@@ -7,7 +7,7 @@ nothing else: it never retries, logs calls, meters, caches, checks tenants or as
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
@@ -44,7 +44,7 @@ Config: TypeAlias = Mapping[str, Any]
 ErrorTable: TypeAlias = Mapping[type[BaseException], ErrorCode]
 """Exception type -> error code; the most specific type wins. Kept in ``Provider.translate``."""
 
-Stream: TypeAlias = AsyncIterator
+Stream: TypeAlias = AsyncGenerator
 """What a streaming action returns: an async generator of result items."""
 
 

@@ -34,9 +34,7 @@ def seal(keyring: Keyring, value: bytes, *, tenant: str, path: str, version: int
     return key_id, b"".join((FORMAT, wrap_nonce, wrapped, value_nonce, ciphertext))
 
 
-def unseal(  # noqa: PLR0913  (an envelope opens only in its own place)
-    keyring: Keyring, key_id: str, envelope: bytes, *, tenant: str, path: str, version: int
-) -> bytes:
+def unseal(keyring: Keyring, key_id: str, envelope: bytes, *, tenant: str, path: str, version: int) -> bytes:
     """Return the value in ``envelope``.
 
     Raises:

@@ -36,9 +36,7 @@ class RolePolicy:
     def __init__(self) -> None:
         self._decisions: dict[tuple[frozenset[str], frozenset[str], bool, str, str, str, str, str], Decision] = {}
 
-    def decide(  # noqa: PLR0913  (the port's signature)
-        self, actor: Actor, *, area: str, domain: str, name: str, action: str, effect: str
-    ) -> Decision:
+    def decide(self, actor: Actor, *, area: str, domain: str, name: str, action: str, effect: str) -> Decision:
         key = (actor.roles, actor.scopes, actor.tenant == PLATFORM, area, domain, name, action, effect)
         found = self._decisions.get(key)
         if found is None:

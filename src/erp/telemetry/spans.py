@@ -35,7 +35,7 @@ class WantedIds:
         return True
 
 
-def export(  # noqa: PLR0913  (one argument per fact; passed by name)
+def export(
     tracer: Tracer,
     name: str,
     *,

@@ -67,7 +67,7 @@ class Spans:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         return cls(provider.get_tracer("erp"), provider.shutdown)
 
-    def record(  # noqa: PLR0913  (one argument per fact; passed by name)
+    def record(
         self,
         name: str,
         *,

@@ -225,7 +225,8 @@ async def test_lag_counts_what_waits_and_what_is_held(log: EventLog, ctx: CallCo
     await pull(log, ctx, max_events=2)
     clock.now += 7
     lag = await log.lag(api.LagRequest(topic="t", group="g"), ctx)
-    assert (lag.waiting, lag.unacknowledged, lag.oldest_seconds) == (3, 2, pytest.approx(7))
+    assert (lag.waiting, lag.unacknowledged) == (3, 2)
+    assert lag.oldest_seconds == pytest.approx(7)
 
 
 async def test_waiting_ends_with_the_first_event(log: EventLog, ctx: CallContext) -> None:

@@ -181,7 +181,7 @@ async def test_a_full_disk_keeps_the_old_object_and_leaves_nothing_half_written(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(objects.os, "fsync", full)
+        broken.setattr(os, "fsync", full)
         with pytest.raises(ProviderError) as refused:
             await put(storage, ctx, "k", b"new")
     assert (refused.value.code, "disk is full" in refused.value.message) == ("unavailable", True)

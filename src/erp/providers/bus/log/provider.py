@@ -6,7 +6,7 @@ import asyncio
 import datetime
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import ClassVar
 
 import msgspec
@@ -108,7 +108,7 @@ class EventLog:
                 return PullResult(deliveries=[_delivery(request.topic, item) for item in given])
             await _wait(arrival, min(left, _until(due_at)))
 
-    async def subscribe(self, request: SubscribeRequest, context: CallContext) -> AsyncIterator[SubscribeResult]:
+    async def subscribe(self, request: SubscribeRequest, context: CallContext) -> AsyncGenerator[SubscribeResult]:
         while True:
             arrival = self._arrivals.setdefault(request.topic, asyncio.Event())
             given, due_at = await self._take(request, STREAM_BATCH, context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, ClassVar
 
 from erp.contracts.models.db import (
@@ -117,7 +117,7 @@ class SqliteDatabase:
 
         return await self._file.describe(work)
 
-    async def stream(self, request: StreamRequest, context: CallContext) -> AsyncIterator[StreamResult]:  # noqa: ARG002
+    async def stream(self, request: StreamRequest, context: CallContext) -> AsyncGenerator[StreamResult]:  # noqa: ARG002
         parameters = values.bound(request.parameters)
         async with self._file.reader() as connection:
             cursor = await self._file.run(connection, lambda open_: open_.execute(request.sql, parameters))

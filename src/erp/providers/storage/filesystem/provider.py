@@ -7,7 +7,7 @@ import datetime
 import hashlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, TypeVar
 
@@ -133,7 +133,7 @@ class FileStorage:
     async def delete(self, request: DeleteRequest, context: CallContext) -> DeleteResult:  # noqa: ARG002
         return DeleteResult(deleted=await self._run(lambda: self._objects.delete(request.key)))
 
-    async def read(self, request: ReadRequest, context: CallContext) -> AsyncIterator[ReadResult]:  # noqa: ARG002
+    async def read(self, request: ReadRequest, context: CallContext) -> AsyncGenerator[ReadResult]:  # noqa: ARG002
         first: Head | None = None
         for offset in itertools.count(0, request.part_bytes):
             head, content = await self._part(request.key, offset, request.part_bytes)

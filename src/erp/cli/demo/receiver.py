@@ -1,6 +1,6 @@
 """A webhook receiver in the standard library: verifies signatures, drops repetitions, prints what it got.
 
-    python examples/webhook_receiver.py --secret whsec_... --port 0
+    python -m erp.cli.demo.receiver --secret whsec_... --port 0
 
 prints ``receiver http://127.0.0.1:PORT`` when it listens, then one line per delivery. ``--fail-first 2`` answers the
 first two requests with 503 to show retries; ``--log FILE`` writes each line as JSON too.
@@ -92,6 +92,8 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 
 def handler_for(inbox: Inbox) -> type[BaseHTTPRequestHandler]:
+    """Return the request handler of a server that fills ``inbox``."""
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -119,6 +121,7 @@ def handler_for(inbox: Inbox) -> type[BaseHTTPRequestHandler]:
 
 
 def main() -> None:
+    """Run from the command line until SIGTERM or Ctrl-C."""
     parser = argparse.ArgumentParser(description="Receive, verify and show webhooks.")
     known = os.environ.get("WEBHOOK_SECRET")
     parser.add_argument("--secret", default=known, required=not known, help="whsec_...; default $WEBHOOK_SECRET")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from standardwebhooks import Webhook
 
-RECEIVER = Path(__file__).parents[2] / "examples" / "webhook_receiver.py"
+RECEIVER = Path(__file__).parents[2] / "src" / "erp" / "cli" / "demo" / "receiver.py"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER_SECRET = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
