@@ -90,7 +90,7 @@ async def test_without_a_provider_for_the_domain_the_service_says_what_to_config
     with pytest.raises(ProviderError) as caught:
         await toy.invoke("browse", area="services")
 
-    assert caught.value.code is ErrorCode.FAILED_PRECONDITION
+    assert caught.value.code is ErrorCode.UNSUPPORTED
     assert caught.value.message == (
         'The tenant has no provider for the domain toy. Configure one with "default": true.'
     )

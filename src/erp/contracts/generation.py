@@ -36,7 +36,7 @@ def outputs(authored: Authored, package: Path = PACKAGE) -> dict[Path, str]:
         found[here / "models" / f"{contract.name}.py"] = models_writer.models(contract)
     found = dict(zip(found, _formatted(list(found.values())), strict=True))
     found[here / "catalog.json"] = _compact(catalog(authored, proof))
-    found[here / "openapi.json"] = _readable(openapi_writer.openapi(authored))
+    found[here / "openapi.json"] = _compact(openapi_writer.openapi(authored))
     found[here / "asyncapi.json"] = _readable(asyncapi_writer.asyncapi(authored))
     if docs.parent.is_dir():
         found |= {docs / name: text for name, text in reference_writer.pages(authored, proof).items()}

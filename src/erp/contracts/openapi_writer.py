@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from erp.contracts.dialect import COMMON_ERRORS
 from erp.contracts.models_writer import pascal
-from erp.contracts.schemas import inlined, pointed
+from erp.contracts.schemas import pointed
 
 if TYPE_CHECKING:
     from erp.contracts.authored import Authored, Contract
@@ -223,6 +223,9 @@ def _components(authored: Authored) -> dict[str, Any]:
             pascal(name), pointed({key: value for key, value in schema.items() if key != "$defs"}, PREFIX)
         )
     for contract in authored.contracts:
+        schemas |= {
+            f"{pascal(contract.name)}{name}": _shared(contract, item) for name, item in contract.definitions.items()
+        }
         for name, action in contract.actions.items():
             if not action.get("internal"):
                 schemas |= _action_schemas(contract, name, action)
@@ -240,6 +243,11 @@ def _components(authored: Authored) -> dict[str, Any]:
         "responses": {str(status): _problem(status) for status in sorted(statuses)},
         "schemas": schemas,
     }
+
+
+def _shared(contract: Contract, schema: Any) -> Any:
+    """Return ``schema`` with its references pointing to the components made of the contract's definitions."""
+    return pointed(schema, f"{PREFIX}{pascal(contract.name)}")
 
 
 def _problem(status: int) -> dict[str, Any]:
@@ -270,8 +278,8 @@ def _action_schemas(contract: Contract, name: str, action: dict[str, Any]) -> di
     if action.get("examples"):
         call["examples"] = [{"params": example["params"]} for example in action["examples"]]
     found = {
-        f"{base}Params": inlined(action["params"], contract.definitions),
-        f"{base}Result": inlined(action["result"], contract.definitions),
+        f"{base}Params": _shared(contract, action["params"]),
+        f"{base}Result": _shared(contract, action["result"]),
         f"{base}Call": call,
     }
     return found if action.get("streaming") else found | {f"{base}Answer": answer}

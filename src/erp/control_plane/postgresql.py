@@ -47,5 +47,7 @@ def _asyncpg_url(url: str) -> sa.URL:
     found = sa.make_url(url).set(drivername="postgresql+asyncpg")
     mode = found.query.get("sslmode")
     if mode is not None:
-        found = found.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+        found = found.difference_update_query(["sslmode"]).update_query_dict(
+            {"ssl": mode if isinstance(mode, str) else mode[0]}
+        )
     return found

@@ -39,8 +39,8 @@ class NewLine(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     description: Annotated[str, Meta(max_length=1000)] | UnsetType = UNSET
     quantity: decimal.Decimal
     unit_price: decimal.Decimal
-    discount: decimal.Decimal = decimal.Decimal(0)
-    tax_rate: decimal.Decimal = decimal.Decimal(0)
+    discount: decimal.Decimal = decimal.Decimal("0")
+    tax_rate: decimal.Decimal = decimal.Decimal("0")
 
 
 class SubmitResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
