@@ -19,8 +19,8 @@ from erp.security.redaction import redacted
         ("card 5500-0000-0000-0004", "card [card]"),
         ("from 192.168.0.17 and 2001:db8::8a2e:370:7334", "from [ip] and [ip]"),
         ("call +49 170 1234567 today", "call [phone] today"),
-        ("tel. 030 1234567", "[phone]"),
-        ("phone: (030) 123-45-67", "[phone]"),
+        ("tel. 030 1234567", "tel. [phone]"),
+        ("phone: (030) 123-45-67", "phone: [phone]"),
     ],
 )
 def test_personal_data_is_replaced_by_its_kind(text: str, expected: str) -> None:

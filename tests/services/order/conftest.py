@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.services.order.tenant import Tenant
 
 from erp.contracts.models import ai, integration
 from erp.errors import ProviderError
 from erp.providers.db.sqlite.provider import SqliteDatabase
 from erp.runtime.context import Actor, CallContext
 from erp.runtime.spi import OpenContext
+from erp.services.order import follow_up as follow_up_module
 from erp.services.order.follow_up import OrderFollowUp
 from erp.services.order.service import OrderService
 
@@ -120,8 +122,49 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(follow_up, "BASE_SECONDS", 0.01)
     monkeypatch.setattr(follow_up, "CAP_SECONDS", 0.02)
+    monkeypatch.setattr(follow_up, "UNREADABLE_SECONDS", 0.02)
 
 
 @pytest.fixture
 def data_dir(open_context: OpenContext) -> Path:
     return open_context.data_dir
+
+
+@pytest.fixture
+async def tenant(open_context: OpenContext) -> AsyncIterator[Tenant]:
+    database = SqliteDatabase({}, open_context)
+    await database.open()
+    yield Tenant(database)
+    await database.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries come after milliseconds."""
+    monkeypatch.setattr(follow_up_module, "BASE_SECONDS", 0.001)
+    monkeypatch.setattr(follow_up_module, "CAP_SECONDS", 0.002)
+    monkeypatch.setattr(follow_up_module, "UNREADABLE_SECONDS", 0.002)
+
+
+@pytest.fixture
+def follow_up(tenant: Tenant, impatient: None) -> OrderFollowUp:
+    """Not running: a test starts it when it wants to."""
+
+    async def tenants() -> list[str]:
+        return ["acme"]
+
+    return OrderFollowUp(context_for=tenant.context, tenants=tenants, sweep_seconds=0.02)
+
+
+@pytest.fixture
+def service(follow_up: OrderFollowUp) -> OrderService:
+    return OrderService(follow_up)
+
+
+@pytest.fixture
+async def at_work(follow_up: OrderFollowUp) -> AsyncIterator[OrderFollowUp]:
+    """The follow-up at work for the length of the test."""
+    task = asyncio.create_task(follow_up.run())
+    yield follow_up
+    await follow_up.stop()
+    await task

@@ -9,6 +9,7 @@ from erp.security.redaction import redacted
 
 NOTE_CHARACTERS = 200
 TEXT_CHARACTERS = 2000
+READ_CHARACTERS = 20_000
 
 CATEGORIES = [
     Label(
@@ -42,7 +43,8 @@ async def annotation(context: CallContext, order: GetResult) -> Annotation:
     """Ask the tenant's AI provider; no personal data leaves in the question or comes back in the note."""
     text = _text(order)
     category = await _label(context, text, CATEGORIES)
-    urgency = await _label(context, text, URGENCIES)
+    # What the articles are called says nothing about how soon they are wanted.
+    urgency = await _label(context, text if order.note is UNSET else _without_names(order, order.note), URGENCIES)
     return Annotation(
         category=category.classifications[0].label or "unknown",
         urgency=urgency.classifications[0].label or "unknown",
@@ -53,8 +55,13 @@ async def annotation(context: CallContext, order: GetResult) -> Annotation:
 
 def _text(order: GetResult) -> str:
     described = ". ".join(line.sku if line.description is UNSET else line.description for line in order.lines)
-    text = described if order.note is UNSET else f"{order.note} {described}"
-    return redacted(text[:TEXT_CHARACTERS], names=[order.customer.name])
+    return _without_names(order, described if order.note is UNSET else f"{order.note} {described}")
+
+
+def _without_names(order: GetResult, text: str) -> str:
+    known = [order.customer.name, *([] if order.customer.email is UNSET else [order.customer.email])]
+    # Cut after redaction: half of an address is still an address.
+    return redacted(text[:READ_CHARACTERS], names=known)[:TEXT_CHARACTERS].strip() or "-"
 
 
 async def _label(context: CallContext, text: str, labels: list[Label]) -> ClassifyResult:

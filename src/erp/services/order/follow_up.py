@@ -1,8 +1,8 @@
 """What follows an order: event, integration, annotation, each tried until it is done.
 
 The steps stand in the tenant's database, written in the transaction of the order itself, so that none
-is lost with a process. Each is safe to repeat: events carry a fixed id, the integration an idempotency
-key, and an annotation only overwrites itself.
+is lost with a process. An attempt is claimed by a conditional update, so that two processes never try
+the same step at once; the claim of a process that died lapses.
 """
 
 from __future__ import annotations
@@ -11,23 +11,29 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable
 
-from erp.contracts.models.integration import TriggerRequest, TriggerResult
-from erp.contracts.models.order import GetResult, Step
-from erp.runtime.spi import UNSET, CallContext, ErrorCode, ProviderError
-from erp.services.order import store
-from erp.services.order.annotation import annotation
+from erp.contracts.models.order import GetResult
+from erp.runtime.spi import CallContext, ErrorCode, ProviderError
+from erp.services.order import steps, store
+from erp.services.order.agenda import Agenda, Key
+from erp.services.order.store import OpenStep
 
 ContextFor = Callable[[str], CallContext]
 Tenants = Callable[[], Awaitable[list[str]]]
-Key = tuple[str, str]
 
 AT_ONCE = 8
+AT_ONCE_PER_TENANT = 6
+"""Less than ``AT_ONCE``: a tenant whose integration hangs does not stop the others."""
 MAX_ATTEMPTS = 8
 BASE_SECONDS, CAP_SECONDS = 1.0, 60.0
+ATTEMPT_SECONDS = 30.0
+LEASE_SECONDS = 40.0
+UNREADABLE_SECONDS = 10.0
 SWEEP_SECONDS = 30.0
 SWEPT_ORDERS = 1000
+STOP_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
 _jitter = random.SystemRandom()
@@ -40,15 +46,18 @@ class OrderFollowUp:
         self._context_for = context_for
         self._tenants = tenants
         self._sweep_seconds = sweep_seconds
-        self._due: dict[Key, float] = {}
+        self._agenda = Agenda()
         self._working: dict[Key, asyncio.Task[None]] = {}
+        self._of_tenant: Counter[str] = Counter()
+        self._parked: defaultdict[str, deque[Key]] = defaultdict(deque)
+        """Due orders whose tenant has all its places taken; each place that falls free lets one go on."""
         self._sweeps: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._is_stopped = False
 
     def nudge(self, tenant: str, order_id: str) -> None:
         """Look at an order now."""
-        self._due[tenant, order_id] = time.monotonic()
+        self._agenda.put((tenant, order_id), time.monotonic())
         self._wake.set()
 
     async def run(self) -> None:
@@ -64,156 +73,141 @@ class OrderFollowUp:
                 continue
 
     async def stop(self) -> None:
-        """Let running steps end, start no more."""
+        """Start no more, let running attempts end within 10 s and stop the rest; their claims lapse."""
         self._is_stopped = True
         self._wake.set()
         if self._sweeps is not None:
             self._sweeps.cancel()
             await asyncio.gather(self._sweeps, return_exceptions=True)
-        await asyncio.gather(*self._working.values(), return_exceptions=True)
+        if self._working:
+            _, late = await asyncio.wait(list(self._working.values()), timeout=STOP_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    # -- which order next ------------------------------------------------------------------------
 
     def _start_due(self) -> None:
         now = time.monotonic()
-        ready = [key for key, due in self._due.items() if due <= now and key not in self._working]
-        for key in ready[: AT_ONCE - len(self._working)]:
-            del self._due[key]
-            task = asyncio.create_task(self._work(*key), name=f"order {key[1]}")
-            self._working[key] = task
-            task.add_done_callback(lambda _, key=key: self._ended(key))  # type: ignore[misc]
+        while len(self._working) < AT_ONCE and (key := self._agenda.take(now)) is not None:
+            if key in self._working or self._of_tenant[key[0]] >= AT_ONCE_PER_TENANT:
+                self._parked[key[0]].append(key)
+            else:
+                self._start(key)
+
+    def _start(self, key: Key) -> None:
+        task = asyncio.create_task(self._work(key), name=f"order {key[1]}")
+        self._working[key] = task
+        self._of_tenant[key[0]] += 1
+        task.add_done_callback(lambda _: self._ended(key))
 
     def _ended(self, key: Key) -> None:
+        tenant = key[0]
         del self._working[key]
+        self._of_tenant[tenant] -= 1
+        if self._parked[tenant]:
+            self._agenda.put(self._parked[tenant].popleft(), time.monotonic())
+        if not self._of_tenant[tenant] and not self._parked[tenant]:
+            del self._of_tenant[tenant], self._parked[tenant]
         self._wake.set()
 
     def _pause(self) -> float | None:
-        waiting = [due for key, due in self._due.items() if key not in self._working]
-        if not waiting or len(self._working) >= AT_ONCE:
+        due = self._agenda.next_due()
+        if due is None or len(self._working) >= AT_ONCE:
             return None
-        return max(min(waiting) - time.monotonic(), 0.0)
+        return max(due - time.monotonic(), 0.0)
+
+    # -- sweeps ----------------------------------------------------------------------------------
 
     async def _sweep_now_and_then(self) -> None:
         while True:
             for tenant in await self._tenants_or_none():
                 try:
                     await self._sweep(tenant)
-                except ProviderError as error:
-                    _log.warning("open orders of %s cannot be read: %s", tenant, error.message)
+                except store.StatementRefusedError:
+                    # No order was ever taken in there; tables are not made in a database that needs none.
+                    continue
+                except Exception as error:  # noqa: BLE001  (one tenant must not end the sweeps of all)
+                    _log.warning("open orders of %s cannot be read: %s", tenant, error)
             await asyncio.sleep(self._sweep_seconds)
 
     async def _tenants_or_none(self) -> list[str]:
         try:
             return await self._tenants()
-        except ProviderError as error:
-            _log.warning("tenants cannot be listed: %s", error.message)
+        except Exception as error:  # noqa: BLE001  (the next sweep tries again)
+            _log.warning("tenants cannot be listed: %s", error)
             return []
 
     async def _sweep(self, tenant: str) -> None:
-        context = self._context_for(tenant)
-        await store.create_tables(context)
-        for order_id in await store.open_orders(context, SWEPT_ORDERS):
-            self._due.setdefault((tenant, order_id), time.monotonic())
+        open_orders = await store.open_orders(self._context_for(tenant), SWEPT_ORDERS)
+        now = time.monotonic()
+        for order_id, due_in in open_orders:
+            key = (tenant, order_id)
+            if key not in self._agenda and key not in self._working:
+                self._agenda.put(key, now + due_in)
         self._wake.set()
 
-    async def _work(self, tenant: str, order_id: str) -> None:
-        """Take the open steps of an order one after the other; come back later for what did not work."""
-        again: float | None = None
+    # -- one order -------------------------------------------------------------------------------
+
+    async def _work(self, key: Key) -> None:
+        """Take the due steps of an order one after the other; come back later for the others."""
+        tenant, order_id = key
         try:
-            order = await store.load(self._context_for(tenant), order_id)
-            for step in order.steps:
-                if step.status == "pending":
-                    pause = await self._take(self._context_for(tenant), order, step)
-                    again = pause if again is None or (pause is not None and pause < again) else again
+            again = await self._take_due(tenant, order_id)
         except ProviderError as error:
+            if error.code is ErrorCode.NOT_FOUND:
+                return
             _log.warning("order %s of %s cannot be followed up now: %s", order_id, tenant, error.message)
-            again = _pause_after(1)
+            again = _jitter.uniform(0, UNREADABLE_SECONDS)
         except Exception:  # noqa: BLE001  (one broken order must not stop the others)
             _log.exception("order %s of %s cannot be followed up", order_id, tenant)
             again = CAP_SECONDS
         if again is not None:
-            self._due.setdefault((tenant, order_id), time.monotonic() + again)
+            self._agenda.put(key, time.monotonic() + again)
 
-    async def _take(self, context: CallContext, order: GetResult, step: Step) -> float | None:
+    async def _take_due(self, tenant: str, order_id: str) -> float | None:
+        """Return the seconds until the next step is due; None when nothing is left to be done."""
+        context = self._context_for(tenant)
+        order = await store.load(context, order_id)
+        pauses: dict[str, float] = {}
+        for step in await store.open_steps(context, order_id):
+            if step.name == "cancellation" and "event" in pauses:
+                # Nobody should hear of the end of an order before its beginning.
+                pauses[step.name] = pauses["event"]
+                continue
+            pause = step.due_in if step.due_in > 0 else await self._take(self._context_for(tenant), order, step)
+            if pause is not None:
+                pauses[step.name] = pause
+        return min(pauses.values(), default=None)
+
+    async def _take(self, context: CallContext, order: GetResult, step: OpenStep) -> float | None:
         """Try one step and write down how it went; return the seconds until it should be tried again."""
-        attempts = step.attempts + 1
+        if not await store.claim(context, order.order_id, step, LEASE_SECONDS):
+            return LEASE_SECONDS
+        context.deadline = min(context.deadline, time.monotonic() + ATTEMPT_SECONDS)
         pause: float | None = None
         try:
-            status, detail = await _STEPS[step.name](context, order)
+            if step.attempts >= MAX_ATTEMPTS:
+                status, detail = "failed", "No attempt came to an end: each time the process died first."
+            else:
+                status, detail = await steps.taken(step.name, context, order)
         except ProviderError as error:
             detail = f"{error.code.value}: {error.message}"
-            if error.code is ErrorCode.UNSUPPORTED:
-                status = "skipped"
-            elif attempts >= MAX_ATTEMPTS or not _may_help(error):
-                status = "failed"
-            else:
-                status, pause = "pending", _pause_after(attempts, error.retry_after_seconds)
-        due = store.after(pause or 0)
-        await store.settle(context, order.order_id, step.name, status, attempts, due=due, detail=detail)
+            status, pause = _after_failure(step.attempts + 1, error)
+        except Exception as error:  # noqa: BLE001  (a broken step counts its attempts like any other)
+            _log.exception("step %s of order %s of %s failed", step.name, order.order_id, context.tenant)
+            detail = f"internal: {type(error).__name__}"
+            status, pause = _after_failure(step.attempts + 1, ProviderError(ErrorCode.INTERNAL, detail))
+        settled = self._context_for(context.tenant)
+        await store.settle(settled, order.order_id, step, status, due_in=pause or 0.0, detail=detail)
         return pause
 
 
-def _may_help(error: ProviderError) -> bool:
-    """Whether trying again can help: the steps are safe to repeat, so an unknown outcome may be repeated too."""
-    return error.retryable or error.code in {ErrorCode.OUTCOME_UNKNOWN, ErrorCode.INTERNAL}
-
-
-def _pause_after(attempts: int, asked_seconds: float | None = None) -> float:
-    ceiling = min(CAP_SECONDS, BASE_SECONDS * 2 ** (attempts - 1))
-    return max(_jitter.uniform(0, ceiling), asked_seconds or 0.0)
-
-
-async def _announce(context: CallContext, order: GetResult) -> tuple[str, str]:
-    data = {
-        "order_id": order.order_id,
-        "customer_reference": order.customer_reference,
-        "customer_id": order.customer.id,
-        "total": str(order.total),
-        "currency": order.currency,
-        "order_date": order.order_date.isoformat(),
-        "lines": len(order.lines),
-    }
-    await context.publish("submitted", data, key=order.order_id, id=f"order.submitted:{order.order_id}")
-    return "done", "order.submitted"
-
-
-async def _integrate(context: CallContext, order: GetResult) -> tuple[str, str]:
-    request = TriggerRequest(name="order.submitted", payload=_payload(order))
-    key = f"order:{order.order_id}:integration"
-    result: TriggerResult = await context.invoke("integration", "trigger", request, idempotency_key=key)
-    return ("skipped" if result.status == "skipped" else "done"), result.id
-
-
-def _payload(order: GetResult) -> dict[str, object]:
-    return {
-        "order_id": order.order_id,
-        "customer_reference": order.customer_reference,
-        "customer_id": order.customer.id,
-        "currency": order.currency,
-        "total": str(order.total),
-        "order_date": order.order_date.isoformat(),
-        "lines": [
-            {"sku": line.sku, "quantity": str(line.quantity), "net": str(line.net), "tax": str(line.tax)}
-            for line in order.lines
-        ],
-    }
-
-
-async def _annotate(context: CallContext, order: GetResult) -> tuple[str, str]:
-    made = await annotation(context, order)
-    await store.annotate(context, order.order_id, made)
-    return "done", f"{made.category}, {made.urgency} ({made.model})"
-
-
-async def _announce_cancellation(context: CallContext, order: GetResult) -> tuple[str, str]:
-    data = {"order_id": order.order_id}
-    if order.cancel_reason is not UNSET:
-        data["reason"] = order.cancel_reason
-    await context.publish("cancelled", data, key=order.order_id, id=f"order.cancelled:{order.order_id}")
-    return "done", "order.cancelled"
-
-
-_STEPS: dict[str, Callable[[CallContext, GetResult], Awaitable[tuple[str, str]]]] = {
-    "event": _announce,
-    "integration": _integrate,
-    "annotation": _annotate,
-    "cancellation": _announce_cancellation,
-}
+def _after_failure(attempts: int, error: ProviderError) -> tuple[str, float | None]:
+    """Return the status after a failed attempt, and the pause before the next (full jitter)."""
+    # The steps are safe to repeat, so an unknown outcome may be repeated too.
+    may_help = error.retryable or error.code in {ErrorCode.OUTCOME_UNKNOWN, ErrorCode.INTERNAL}
+    if attempts >= MAX_ATTEMPTS or not may_help:
+        return "failed", None
+    ceiling = min(CAP_SECONDS, BASE_SECONDS * 2.0 ** (attempts - 1))
+    return "pending", max(_jitter.uniform(0, ceiling), error.retry_after_seconds or 0.0)

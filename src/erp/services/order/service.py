@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from erp.contracts.models.order import (
     CancelRequest,
@@ -16,12 +17,14 @@ from erp.contracts.models.order import (
     SubmitRequest,
     SubmitResult,
 )
-from erp.runtime.spi import UNSET, CallContext, ErrorCode, ProviderError
+from erp.runtime.spi import UNSET, CallContext, ErrorCode, FieldError, ProviderError
 from erp.services.order import store
-from erp.services.order.validation import priced
+from erp.services.order.validation import PricedOrder, priced
 
 if TYPE_CHECKING:
     from erp.services.order.follow_up import OrderFollowUp
+
+T = TypeVar("T")
 
 
 class OrderService:
@@ -31,30 +34,15 @@ class OrderService:
         self._follow_up = follow_up
         self._ready: set[str] = set()
 
-    async def _prepare(self, context: CallContext) -> None:
-        """Make the tables once per tenant and process."""
-        if context.tenant not in self._ready:
-            await store.create_tables(context)
-            self._ready.add(context.tenant)
-
     async def submit(self, request: SubmitRequest, context: CallContext) -> SubmitResult:
         order = priced(request)
-        await self._prepare(context)
-        created = True
-        try:
-            id_ = await store.insert(context, request, order)
-        except ProviderError as error:
-            if error.code is not ErrorCode.ALREADY_EXISTS:
-                raise
-            id_ = store.order_id(context.tenant, request.customer_reference)
-            if await store.recorded_fingerprint(context, id_) != store.fingerprint(request):
-                message = f"There is another order with the customer reference {request.customer_reference!r}."
-                raise ProviderError(ErrorCode.ALREADY_EXISTS, message) from None
-            created = False
+        created = await self._with_tables(context, lambda: _record(context, request, order))
+        id_ = store.order_id(context.tenant, request.customer_reference)
+        status = "submitted" if created else (await store.load(context, id_)).status
         self._follow_up.nudge(context.tenant, id_)
         return SubmitResult(
             order_id=id_,
-            status="submitted" if created else (await store.load(context, id_)).status,
+            status=status,
             net_total=order.net_total,
             tax_total=order.tax_total,
             total=order.total,
@@ -63,30 +51,73 @@ class OrderService:
         )
 
     async def get(self, request: GetRequest, context: CallContext) -> GetResult:
-        await self._prepare(context)
-        return await store.load(context, request.order_id)
+        return await self._with_tables(context, lambda: store.load(context, request.order_id))
 
     async def list(self, request: ListRequest, context: CallContext) -> ListResult:
-        await self._prepare(context)
-        return await store.page(context, request)
+        return await self._with_tables(context, lambda: store.page(context, request))
 
     async def cancel(self, request: CancelRequest, context: CallContext) -> CancelResult:
-        await self._prepare(context)
-        order = await store.load(context, request.order_id)
-        cancelled = order.status == "submitted"
-        if cancelled:
-            try:
-                await store.cancel(context, order.order_id, None if request.reason is UNSET else request.reason)
-            except ProviderError as error:
-                if error.code not in {ErrorCode.FAILED_PRECONDITION, ErrorCode.ALREADY_EXISTS}:
-                    raise
-                cancelled = False
+        order = await self._with_tables(context, lambda: store.load(context, request.order_id))
+        cancelled = order.status == "submitted" and await _cancel(context, request)
         self._follow_up.nudge(context.tenant, order.order_id)
         return CancelResult(order_id=order.order_id, status="cancelled", cancelled=cancelled)
 
     async def retry(self, request: RetryRequest, context: CallContext) -> RetryResult:
-        await self._prepare(context)
-        order = await store.load(context, request.order_id)
+        order = await self._with_tables(context, lambda: store.load(context, request.order_id))
         retried = await store.reopen(context, order.order_id)
         self._follow_up.nudge(context.tenant, order.order_id)
         return RetryResult(order_id=order.order_id, retried=retried)
+
+    async def _with_tables(self, context: CallContext, work: Callable[[], Awaitable[T]]) -> T:
+        """Do ``work`` on tables that are there: the tenant may have chosen another database since they were made."""
+        was_ready = context.tenant in self._ready
+        if not was_ready:
+            await self._make_tables(context)
+        try:
+            return await work()
+        except store.StatementRefusedError:
+            if not was_ready:
+                raise
+        await self._make_tables(context)
+        return await work()
+
+    async def _make_tables(self, context: CallContext) -> None:
+        self._ready.discard(context.tenant)
+        await store.create_tables(context)
+        self._ready.add(context.tenant)
+
+
+async def _record(context: CallContext, request: SubmitRequest, order: PricedOrder) -> bool:
+    """Write an order; return False when this very order stands there already."""
+    try:
+        await store.insert(context, request, order)
+    except ProviderError as error:
+        if error.code not in {ErrorCode.ALREADY_EXISTS, ErrorCode.OUTCOME_UNKNOWN}:
+            raise
+        id_ = store.order_id(context.tenant, request.customer_reference)
+        recorded = await store.recorded_fingerprint(context, id_)
+        if recorded is None and error.code is ErrorCode.OUTCOME_UNKNOWN:
+            raise
+        if recorded != store.fingerprint(request, order):
+            raise _taken(request.customer_reference) from None
+        return error.code is ErrorCode.OUTCOME_UNKNOWN
+    return True
+
+
+def _taken(reference: str) -> ProviderError:
+    problem = FieldError("/params/customer_reference", "belongs to another order")
+    message = f"There is another order with the customer reference {reference!r}."
+    return ProviderError(ErrorCode.ALREADY_EXISTS, message, errors=[problem])
+
+
+async def _cancel(context: CallContext, request: CancelRequest) -> bool:
+    """Cancel a submitted order; return False when somebody else just did."""
+    try:
+        await store.cancel(context, request.order_id, None if request.reason is UNSET else request.reason)
+    except ProviderError as error:
+        if error.code not in {ErrorCode.FAILED_PRECONDITION, ErrorCode.ALREADY_EXISTS}:
+            raise
+        if (await store.load(context, request.order_id)).status != "cancelled":
+            raise
+        return False
+    return True

@@ -30,7 +30,7 @@ from erp.contracts.models.order import (
 )
 from erp.runtime.spi import UNSET, CallContext, ErrorCode, FieldError, ProviderError
 from erp.services.order.schema import STEPS, TABLES
-from erp.services.order.validation import PricedOrder
+from erp.services.order.validation import PricedLine, PricedOrder
 
 _ORDER = (
     "order_id, customer_reference, customer_id, customer_name, customer_email, status, currency, order_date,"
@@ -39,6 +39,26 @@ _ORDER = (
 )
 _SUMMARY = "order_id, customer_reference, customer_id, status, total, currency, order_date, submitted_at"
 _LINE = "line_number, sku, description, quantity, unit_price, discount, tax_rate, net, tax"
+_LINES_AT_ONCE = 50
+"""Lines written by one statement: far from every engine's limit, and 1000 lines stay far from a batch's."""
+
+
+class StatementRefusedError(ProviderError):
+    """The tenant's database did not take a statement of the service, most likely for want of its tables."""
+
+    def __init__(self, reason: str) -> None:
+        message = f"The tenant's database refused a statement of the order service: {reason}"
+        super().__init__(ErrorCode.FAILED_PRECONDITION, message)
+
+
+class OpenStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A step that is not settled."""
+
+    name: str
+    attempts: int
+    """Attempts claimed so far; also the claim itself, as each attempt has another number."""
+    due_in: float
+    """Seconds; zero or less: now."""
 
 
 def order_id(tenant: str, customer_reference: str) -> str:
@@ -47,10 +67,21 @@ def order_id(tenant: str, customer_reference: str) -> str:
     return f"ord_{digest.hexdigest()}"
 
 
-def fingerprint(request: SubmitRequest) -> str:
-    """Return what tells whether two submissions are the same order."""
-    text = msgspec.json.encode(request, order="sorted")
-    return hashlib.sha256(text).hexdigest()
+def fingerprint(request: SubmitRequest, order: PricedOrder) -> str:
+    """Return what tells whether two submissions are the same order, however their amounts are written."""
+    lines = [
+        msgspec.structs.replace(
+            item.line,
+            line_number=item.number,
+            quantity=item.line.quantity.normalize(),
+            unit_price=item.line.unit_price.normalize(),
+            discount=item.line.discount.normalize(),
+            tax_rate=item.line.tax_rate.normalize(),
+        )
+        for item in order.lines
+    ]
+    same = msgspec.structs.replace(request, lines=lines, total=order.total)
+    return hashlib.sha256(msgspec.json.encode(same, order="sorted")).hexdigest()
 
 
 def now() -> str:
@@ -64,16 +95,30 @@ def after(seconds: float) -> str:
     return moment.isoformat(timespec="microseconds")
 
 
+def _seconds_until(moment: str) -> float:
+    return (datetime.datetime.fromisoformat(moment) - datetime.datetime.now(datetime.UTC)).total_seconds()
+
+
+async def _call(context: CallContext, action: str, request: Any) -> Any:
+    try:
+        return await context.invoke("db", action, request)
+    except ProviderError as error:
+        # The caller gave no SQL: these codes and their pointers would mean nothing to them.
+        if error.code in {ErrorCode.INVALID_ARGUMENT, ErrorCode.NOT_FOUND}:
+            raise StatementRefusedError(error.message) from error
+        raise
+
+
 async def rows(context: CallContext, sql: str, *parameters: Any, max_rows: int = 1000) -> list[list[Any]]:
     """Run a query."""
     request = QueryRequest(sql=sql, parameters=list(parameters), max_rows=max_rows)
-    result: QueryResult = await context.invoke("db", "query", request)
+    result: QueryResult = await _call(context, "query", request)
     return result.rows
 
 
 async def change(context: CallContext, sql: str, *parameters: Any) -> int:
     """Run one change; return how many rows it affected."""
-    result: ExecuteResult = await context.invoke("db", "execute", ExecuteRequest(sql=sql, parameters=list(parameters)))
+    result: ExecuteResult = await _call(context, "execute", ExecuteRequest(sql=sql, parameters=list(parameters)))
     return result.rows_affected
 
 
@@ -82,12 +127,19 @@ async def batch(context: CallContext, statements: Sequence[tuple[str, Sequence[A
     request = ExecuteBatchRequest(
         statements=[Statement(sql=sql, parameters=list(values)) for sql, values in statements]
     )
-    await context.invoke("db", "execute_batch", request)
+    await _call(context, "execute_batch", request)
 
 
 async def create_tables(context: CallContext) -> None:
     """Make the tables where they do not exist."""
-    await batch(context, [(sql, ()) for sql in TABLES])
+    statements = [(sql, ()) for sql in TABLES]
+    try:
+        await batch(context, statements)
+    except ProviderError as error:
+        # Another process made them between the engine's look and its own.
+        if error.code is not ErrorCode.ALREADY_EXISTS:
+            raise
+        await batch(context, statements)
 
 
 async def insert(context: CallContext, request: SubmitRequest, order: PricedOrder) -> str:
@@ -98,7 +150,7 @@ async def insert(context: CallContext, request: SubmitRequest, order: PricedOrde
     """
     id_ = order_id(context.tenant, request.customer_reference)
     statements = [_order_row(id_, request, order)]
-    statements += [_line_row(id_, item) for item in order.lines]
+    statements += _line_rows(id_, order.lines)
     statements += [_step_row(id_, name) for name in STEPS[:3]]
     await batch(context, statements)
     return id_
@@ -109,7 +161,7 @@ def _order_row(id_: str, request: SubmitRequest, order: PricedOrder) -> tuple[st
     values = {
         "order_id": id_,
         "customer_reference": request.customer_reference,
-        "fingerprint": fingerprint(request),
+        "fingerprint": fingerprint(request, order),
         "customer_id": customer.id,
         "customer_name": customer.name,
         "customer_email": _or_none(customer.email),
@@ -126,21 +178,20 @@ def _order_row(id_: str, request: SubmitRequest, order: PricedOrder) -> tuple[st
     return _insert("orders", values)
 
 
-def _line_row(id_: str, item: Any) -> tuple[str, list[Any]]:
+def _line_rows(id_: str, lines: Sequence[PricedLine]) -> list[tuple[str, list[Any]]]:
+    marks = f"({', '.join('?' * len(_names(_LINE)))}, ?)"
+    statements = []
+    for start in range(0, len(lines), _LINES_AT_ONCE):
+        written = lines[start : start + _LINES_AT_ONCE]
+        sql = f"insert into order_lines ({_LINE}, order_id) values {', '.join([marks] * len(written))}"  # noqa: S608  (constants)
+        statements.append((sql, [value for item in written for value in (*_line_values(item), id_)]))
+    return statements
+
+
+def _line_values(item: PricedLine) -> list[Any]:
     line = item.line
-    values = {
-        "order_id": id_,
-        "line_number": item.number,
-        "sku": line.sku,
-        "description": _or_none(line.description),
-        "quantity": str(line.quantity),
-        "unit_price": str(line.unit_price),
-        "discount": str(line.discount),
-        "tax_rate": str(line.tax_rate),
-        "net": str(item.net),
-        "tax": str(item.tax),
-    }
-    return _insert("order_lines", values)
+    amounts = (line.quantity, line.unit_price, line.discount, line.tax_rate, item.net, item.tax)
+    return [item.number, line.sku, _or_none(line.description), *map(str, amounts)]
 
 
 def _step_row(id_: str, name: str) -> tuple[str, list[Any]]:
@@ -250,21 +301,45 @@ def _cursor(text: str) -> tuple[str, str]:
     return moment, id_
 
 
-async def open_orders(context: CallContext, limit: int) -> list[str]:
-    """Return orders about which something still has to be done."""
-    sql = "select distinct order_id from order_steps where status = 'pending' order by order_id limit ?"
-    return [row[0] for row in await rows(context, sql, limit)]
+async def open_orders(context: CallContext, limit: int) -> list[tuple[str, float]]:
+    """Return orders about which something still has to be done, each with the seconds until it is due."""
+    sql = (
+        "select order_id, min(due_at) from order_steps where status = 'pending'"
+        " group by order_id order by min(due_at), order_id limit ?"
+    )
+    return [(row[0], _seconds_until(row[1])) for row in await rows(context, sql, limit)]
 
 
-async def settle(
-    context: CallContext, id_: str, name: str, status: str, attempts: int, *, due: str, detail: str | None
-) -> None:
-    """Write down how a step went, unless somebody else did."""
+async def open_steps(context: CallContext, id_: str) -> list[OpenStep]:
+    """Return the steps of an order that are not settled, in the order in which they are taken."""
+    sql = "select name, attempts, due_at from order_steps where order_id = ? and status = 'pending'"
+    found = [
+        OpenStep(name=row[0], attempts=row[1], due_in=_seconds_until(row[2])) for row in await rows(context, sql, id_)
+    ]
+    return sorted(found, key=lambda step: STEPS.index(step.name))
+
+
+async def claim(context: CallContext, id_: str, step: OpenStep, lease_seconds: float) -> bool:
+    """Take the right to the next attempt of a step; False when somebody else has it.
+
+    It lapses after ``lease_seconds``: then the step is due again.
+    """
+    changed = await change(
+        context,
+        "update order_steps set attempts = ?, due_at = ?"
+        " where order_id = ? and name = ? and status = 'pending' and attempts = ? and due_at <= ?",
+        *(step.attempts + 1, after(lease_seconds), id_, step.name, step.attempts, now()),
+    )
+    return changed == 1
+
+
+async def settle(context: CallContext, id_: str, step: OpenStep, status: str, *, due_in: float, detail: str) -> None:
+    """Write down how a claimed attempt went, unless its claim has lapsed and somebody else tries."""
     await change(
         context,
-        "update order_steps set status = ?, attempts = ?, due_at = ?, detail = ?"
-        " where order_id = ? and name = ? and status = 'pending'",
-        *(status, attempts, due, detail, id_, name),
+        "update order_steps set status = ?, due_at = ?, detail = ?"
+        " where order_id = ? and name = ? and status = 'pending' and attempts = ?",
+        *(status, after(due_in), detail, id_, step.name, step.attempts + 1),
     )
 
 
@@ -289,7 +364,7 @@ async def cancel(context: CallContext, id_: str, reason: str | None) -> None:
             Statement(sql=_step_row(id_, "cancellation")[0], parameters=_step_row(id_, "cancellation")[1]),
         ]
     )
-    await context.invoke("db", "execute_batch", request)
+    await _call(context, "execute_batch", request)
 
 
 async def reopen(context: CallContext, id_: str) -> int:

@@ -14,9 +14,8 @@ from erp.contracts.models.order import NewLine, SubmitRequest
 from erp.runtime.spi import UNSET, ErrorCode, FieldError, ProviderError
 from erp.services.order.currencies import minor_unit
 
-_ONE = Decimal(1)
 _EXACT = Context(prec=80)
-"""Room for the product of the longest quantity, price and rate."""
+"""Room for a quantity times a price times a rate, each with 21 digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,8 @@ class PricedOrder:
     @property
     def total(self) -> Decimal:
         """Net and tax together."""
-        return self.net_total + self.tax_total
+        with localcontext(_EXACT):
+            return self.net_total + self.tax_total
 
 
 def priced(request: SubmitRequest) -> PricedOrder:
@@ -50,23 +50,25 @@ def priced(request: SubmitRequest) -> PricedOrder:
         ProviderError: ``invalid_argument`` with everything that is wrong, each at its JSON Pointer.
     """
     with localcontext(_EXACT):
-        return _priced_order(request)
-
-
-def _priced_order(request: SubmitRequest) -> PricedOrder:
-    unit = minor_unit(request.currency)
-    wrong = list(_problems(request, unit))
-    if unit is None or wrong:
+        unit = minor_unit(request.currency)
+        wrong = list(_problems(request, unit))
+        are_lines_right = not any(error.pointer.startswith("/params/lines") for error in wrong)
+        order = _added_up(request, unit) if unit is not None and are_lines_right else None
+        if order is not None and 0 <= request.total != order.total:
+            wrong.append(FieldError("/params/total", _difference(request, order)))
+    if order is None or wrong:
         raise _refusal(wrong)
+    return order
+
+
+def _added_up(request: SubmitRequest, unit: Decimal) -> PricedOrder:
     lines = [_priced(number, line, unit) for number, line in enumerate(request.lines, start=1)]
     zero = Decimal(0) * unit
-    order = PricedOrder(lines, sum((item.net for item in lines), zero), sum((item.tax for item in lines), zero))
-    if request.total != order.total:
-        message = (
-            f"is {request.total}, but the lines add up to {order.total} ({order.net_total} and {order.tax_total} tax)"
-        )
-        raise _refusal([FieldError("/params/total", message)])
-    return order
+    return PricedOrder(lines, sum((item.net for item in lines), zero), sum((item.tax for item in lines), zero))
+
+
+def _difference(request: SubmitRequest, order: PricedOrder) -> str:
+    return f"is {request.total}, but the lines add up to {order.total} ({order.net_total} and {order.tax_total} tax)"
 
 
 def _refusal(wrong: list[FieldError]) -> ProviderError:
@@ -95,7 +97,7 @@ def _line_problems(line: NewLine, unit: Decimal | None) -> Iterator[tuple[str, s
         yield "quantity", "must be more than zero"
     if line.unit_price < 0:
         yield "unit_price", "must not be negative"
-    if not 0 <= line.tax_rate <= _ONE:
+    if not 0 <= line.tax_rate <= 1:
         yield "tax_rate", "must be a share from 0 to 1, for example 0.19"
     if not 0 <= line.discount <= max(line.quantity * line.unit_price, Decimal(0)):
         yield "discount", "must be from zero to the price of the line"

@@ -7,6 +7,9 @@ from typing import Any
 
 from erp.contracts.models.db import ForeignKey, Index, Table, TableColumn
 
+_HIDDEN = 1
+"""A column of a virtual table that is not its own; generated columns have other figures."""
+
 
 def names(connection: sqlite3.Connection, after: str, limit: int, only: str | None) -> list[tuple[str, str]]:
     """Return name and kind of tables and views after ``after``, by name."""
@@ -19,7 +22,7 @@ def names(connection: sqlite3.Connection, after: str, limit: int, only: str | No
 
 def table(connection: sqlite3.Connection, name: str, kind: str) -> Table:
     """Describe one table or view."""
-    columns = _pragma(connection, "pragma_table_info", name)
+    columns = _columns(connection, name, kind)
     key = sorted((column["pk"], column["name"]) for column in columns if column["pk"])
     return Table(
         name=name,
@@ -32,6 +35,16 @@ def table(connection: sqlite3.Connection, name: str, kind: str) -> Table:
         indexes=[_index(connection, row) for row in _pragma(connection, "pragma_index_list", name)],
         foreign_keys=_foreign_keys(_pragma(connection, "pragma_foreign_key_list", name)),
     )
+
+
+def _columns(connection: sqlite3.Connection, name: str, kind: str) -> list[dict[str, Any]]:
+    try:
+        return [row for row in _pragma(connection, "pragma_table_xinfo", name) if row["hidden"] != _HIDDEN]
+    except sqlite3.OperationalError as error:
+        if kind == "view" and error.sqlite_errorname == "SQLITE_ERROR":
+            # A view outlives the tables it reads from; the others are still to be described.
+            return []
+        raise
 
 
 def _pragma(connection: sqlite3.Connection, function: str, name: str) -> list[dict[str, Any]]:

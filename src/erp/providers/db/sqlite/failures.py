@@ -33,8 +33,12 @@ _TEXTS = {
 }
 
 
-def explained(error: sqlite3.Error) -> ProviderError:
+def explained(error: sqlite3.Error | UnicodeEncodeError) -> ProviderError:
     """Return ``error`` as the contract names it."""
+    if isinstance(error, UnicodeEncodeError):
+        return ProviderError(
+            ErrorCode.INVALID_ARGUMENT, "A text is not valid Unicode: it has half of a surrogate pair."
+        )
     if isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError | sqlite3.Warning):
         return ProviderError(ErrorCode.INVALID_ARGUMENT, f"SQLite refused the statement: {error}.")
     name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")

@@ -6,11 +6,11 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from erp.providers.db.sqlite import guards
+from erp.providers.db.sqlite import changes, guards
 from erp.providers.db.sqlite.failures import explained
 from erp.runtime.spi import ErrorCode, ProviderError
 
@@ -18,6 +18,7 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
 BUSY_SECONDS = 5.0
+INTERRUPT_EVERY_SECONDS = 0.02
 
 
 class DatabaseFile:
@@ -45,6 +46,7 @@ class DatabaseFile:
         writer.execute("PRAGMA journal_mode = WAL")
         writer.execute("PRAGMA synchronous = FULL")
         writer.execute("PRAGMA foreign_keys = ON")
+        changes.prepare(writer)
         self._writers.put_nowait(writer)
         for _ in range(self._reader_count):
             reader = self._connection(f"file:{_quoted(self.path)}?mode=ro")
@@ -62,9 +64,7 @@ class DatabaseFile:
     async def close(self) -> None:
         """Close all connections once their work has ended. Safe twice."""
         connections, self._connections = self._connections, []
-        for connection in connections:
-            connection.interrupt()
-        await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
+        await _stopped(connections, asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown))
         for connection in connections:
             connection.close()
 
@@ -91,8 +91,7 @@ class DatabaseFile:
 
     @asynccontextmanager
     async def _lent(self, queue: asyncio.Queue[sqlite3.Connection]) -> AsyncIterator[sqlite3.Connection]:
-        if not self._connections:
-            raise ProviderError(ErrorCode.UNAVAILABLE, "The database is closed.", retry_after_seconds=1.0)
+        self._require_open()
         connection = await queue.get()
         try:
             yield connection
@@ -101,18 +100,39 @@ class DatabaseFile:
 
     async def run(self, connection: sqlite3.Connection, work: Work[T]) -> T:
         """Run ``work`` in a thread, its failures explained."""
+        self._require_open()
         task = asyncio.get_running_loop().run_in_executor(self._threads, work, connection)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            connection.interrupt()
-            await asyncio.gather(task, return_exceptions=True)
+            await _stopped([connection], task)
             raise
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeEncodeError) as error:
             raise explained(error) from error
+
+    def _require_open(self) -> None:
+        if not self._connections:
+            raise ProviderError(ErrorCode.UNAVAILABLE, "The database is closed.", retry_after_seconds=1.0)
+
+
+async def _stopped(connections: list[sqlite3.Connection], task: asyncio.Future[Any]) -> None:
+    """Interrupt until ``task`` has ended: an interrupt does nothing to a statement that begins after it.
+
+    A further cancellation does not end the waiting; the connection would be lent out while it is still used.
+    """
+    while not task.done():
+        for connection in connections:
+            connection.interrupt()
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({task}, timeout=INTERRUPT_EVERY_SECONDS)
+    if not task.cancelled():
+        task.exception()
 
 
 def _in_transaction(connection: sqlite3.Connection, work: Work[T]) -> T:
+    if connection.in_transaction:
+        # An interrupt can hit a ROLLBACK too.
+        connection.execute("ROLLBACK")
     connection.execute("BEGIN IMMEDIATE")
     guards.only_own_file(connection)
     try:

@@ -17,6 +17,12 @@ _NEVER = frozenset(
         sqlite3.SQLITE_PRAGMA,
         sqlite3.SQLITE_TRANSACTION,
         sqlite3.SQLITE_SAVEPOINT,
+        # Calls share the writer's connection: what is temporary would be seen by others and gone after a restart.
+        sqlite3.SQLITE_CREATE_TEMP_INDEX,
+        sqlite3.SQLITE_CREATE_TEMP_TABLE,
+        sqlite3.SQLITE_CREATE_TEMP_TRIGGER,
+        sqlite3.SQLITE_CREATE_TEMP_VIEW,
+        sqlite3.SQLITE_DROP_TEMP_TABLE,
     }
 )
 _LIMITS = {
@@ -38,7 +44,7 @@ def _may_read(action: int, first: str | None, second: str | None, *_: str | None
 
 
 def _may_write(action: int, first: str | None, second: str | None, *_: str | None) -> int:
-    if action in _NEVER:
+    if action in _NEVER or (action == sqlite3.SQLITE_ALTER_TABLE and first == "temp"):
         return sqlite3.SQLITE_DENY
     if action == sqlite3.SQLITE_FUNCTION and (second or first or "").lower() in _FORBIDDEN_FUNCTIONS:
         return sqlite3.SQLITE_DENY

@@ -23,6 +23,7 @@ from erp.contracts.models.db import (
     StreamResult,
 )
 from erp.providers.db.sqlite import catalogue, values
+from erp.providers.db.sqlite.changes import Measured
 from erp.providers.db.sqlite.file import DatabaseFile, fetched
 from erp.runtime.spi import (
     UNSET,
@@ -37,6 +38,7 @@ from erp.runtime.spi import (
 )
 
 FILE = "database.sqlite3"
+MAX_RETURNED_ROWS = 100_000
 
 
 class SqliteDatabase:
@@ -77,17 +79,22 @@ class SqliteDatabase:
         parameters = values.bound(request.parameters)
 
         def work(connection: sqlite3.Connection) -> ExecuteResult:
-            before = connection.total_changes
-            cursor = connection.execute(request.sql, parameters)
-            returned = [values.shown(row) for row in cursor]
-            result = ExecuteResult(rows_affected=connection.total_changes - before)
-            if cursor.description is not None:
-                result.columns, result.rows = _columns(cursor), returned
-            if result.rows_affected and cursor.lastrowid:
-                result.last_insert_id = cursor.lastrowid
+            change = Measured(connection, request.sql, parameters)
+            returned = self._returned(change.cursor)
+            affected, inserted = change.figures()
+            result = ExecuteResult(rows_affected=affected, last_insert_id=UNSET if inserted is None else inserted)
+            if change.cursor.description is not None:
+                result.columns, result.rows = _columns(change.cursor), returned
             return result
 
         return await self._file.write(work)
+
+    def _returned(self, cursor: sqlite3.Cursor) -> list[list[Any]]:
+        rows, more = fetched(cursor, values.weight, MAX_RETURNED_ROWS, self._max_bytes)
+        if more:
+            message = f"The rows to be returned exceed {self._max_bytes} bytes or {MAX_RETURNED_ROWS} rows; nothing was changed."
+            raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
+        return [values.shown(row) for row in rows]
 
     async def execute_batch(self, request: ExecuteBatchRequest, context: CallContext) -> ExecuteBatchResult:  # noqa: ARG002
         _no_transaction(request.transaction)
@@ -130,10 +137,11 @@ class SqliteDatabase:
 
 
 def _changed(connection: sqlite3.Connection, number: int, statement: Statement, parameters: list[Any]) -> Effect:
-    before = connection.total_changes
-    cursor = connection.execute(statement.sql, parameters)
-    cursor.fetchall()
-    effect = Effect(rows_affected=connection.total_changes - before)
+    change = Measured(connection, statement.sql, parameters)
+    for _ in change.cursor:
+        pass
+    affected, inserted = change.figures()
+    effect = Effect(rows_affected=affected, last_insert_id=UNSET if inserted is None else inserted)
     if statement.expect_rows is not UNSET and statement.expect_rows != effect.rows_affected:
         wrong = FieldError(
             f"/params/statements/{number}",
@@ -141,8 +149,6 @@ def _changed(connection: sqlite3.Connection, number: int, statement: Statement, 
         )
         message = "A statement of the batch did not affect the expected rows; nothing was changed."
         raise ProviderError(ErrorCode.FAILED_PRECONDITION, message, errors=[wrong])
-    if effect.rows_affected and cursor.lastrowid:
-        effect.last_insert_id = cursor.lastrowid
     return effect
 
 

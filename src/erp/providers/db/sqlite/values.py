@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from msgspec import UnsetType
 from erp.runtime.spi import ErrorCode, FieldError, ProviderError
 
 _TEXTS = frozenset({"$decimal", "$date", "$datetime", "$uuid"})
-MAX_INTEGER = 2**63 - 1
+MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 
 
 def bound(parameters: Sequence[Any] | UnsetType, where: str = "/params/parameters") -> list[Any]:
@@ -35,8 +36,11 @@ def bound(parameters: Sequence[Any] | UnsetType, where: str = "/params/parameter
 
 
 def _bound(value: Any) -> Any:
-    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+    if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
         message = "The number is beyond 64 bits; send it as text."
+        raise ValueError(message)
+    if isinstance(value, float) and not math.isfinite(value):
+        message = "The number is not finite."
         raise ValueError(message)
     if value is None or isinstance(value, str | int | float):
         return value
@@ -60,8 +64,21 @@ def _tagged(tag: str, text: Any) -> Any:
 
 
 def shown(row: Iterable[Any]) -> list[Any]:
-    """Return a row as JSON values."""
-    return [{"$bytes": base64.b64encode(value).decode()} if isinstance(value, bytes) else value for value in row]
+    """Return a row as JSON values.
+
+    Raises:
+        ProviderError: ``failed_precondition`` for an infinite number, which JSON would show as null.
+    """
+    return [value if isinstance(value, str | int) else _shown(value) for value in row]
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {"$bytes": base64.b64encode(value).decode()}
+    if isinstance(value, float) and not math.isfinite(value):
+        message = "The result has an infinite number, for which JSON has no form. Cast it to text."
+        raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
+    return value
 
 
 def weight(row: Iterable[Any]) -> int:
