@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
+from erp.runtime.deadline import within
 from erp.runtime.resilience import retry_pause
 from erp.runtime.translation import is_cancelled, translated
 
@@ -135,8 +136,7 @@ async def _within_deadline(plan: Plan, request: Any, context: CallContext) -> An
     started = time.perf_counter()
     limit = asyncio.timeout(context.remaining_seconds())
     try:
-        async with limit:
-            return await plan.method(request, context)
+        return await within(limit, plan.method(request, context))
     except asyncio.CancelledError:
         if is_cancelled():
             raise

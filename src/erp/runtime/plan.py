@@ -8,7 +8,7 @@ when the connection changes in this process.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ FRESH_SECONDS = 1.0
 MAX_PLANS = 20_000
 MAX_REREADS = 3
 
-Method = Callable[..., Awaitable[Any]]
+Method = Callable[..., Coroutine[Any, Any, Any]]
 
 
 @dataclass(slots=True, eq=False)
