@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from erp.runtime.deadline import within
+from erp.runtime.deadline import TimeLimit
 
 pytestmark = pytest.mark.anyio
 
@@ -16,9 +16,9 @@ async def test_work_that_never_waits_needs_no_limit() -> None:
     async def work() -> int:
         return 7
 
-    limit = asyncio.timeout(0)
-    assert await within(limit, work()) == 7
-    assert limit.expired() is False
+    limit = TimeLimit(0)
+    assert await limit.keep(work()) == 7
+    assert limit.is_expired is False
 
 
 async def test_work_that_waits_goes_on_where_it_was() -> None:
@@ -30,7 +30,7 @@ async def test_work_that_waits_goes_on_where_it_was() -> None:
         seen.append(await asyncio.to_thread(lambda: 3))
         return seen
 
-    assert await within(asyncio.timeout(5), work()) == [1, 2, 3]
+    assert await TimeLimit(5).keep(work()) == [1, 2, 3]
 
 
 async def test_the_limit_strikes_and_the_work_can_clean_up() -> None:
@@ -43,11 +43,11 @@ async def test_the_limit_strikes_and_the_work_can_clean_up() -> None:
             await asyncio.sleep(0)
             cleaned.append(True)
 
-    limit = asyncio.timeout(0.02)
+    limit = TimeLimit(0.02)
     started = time.monotonic()
     with pytest.raises(TimeoutError):
-        await within(limit, work())
-    assert (limit.expired(), cleaned) == (True, [True])
+        await limit.keep(work())
+    assert (limit.is_expired, cleaned) == (True, [True])
     assert time.monotonic() - started < 1
 
 
@@ -59,7 +59,7 @@ async def test_failures_pass_before_and_after_the_first_wait() -> None:
 
     for waits in (False, True):
         with pytest.raises(LookupError, match="broken"):
-            await within(asyncio.timeout(5), work(waits))
+            await TimeLimit(5).keep(work(waits))
 
 
 async def test_cancelling_the_caller_cancels_the_work() -> None:
@@ -73,7 +73,7 @@ async def test_cancelling_the_caller_cancels_the_work() -> None:
             events.append("cancelled")
             raise
 
-    task = asyncio.create_task(within(asyncio.timeout(60), work()))
+    task = asyncio.create_task(TimeLimit(60).keep(work()))
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -90,4 +90,4 @@ async def test_limits_inside_the_work_keep_working() -> None:
             return "inner"
         return "none"
 
-    assert await within(asyncio.timeout(5), work()) == "inner"
+    assert await TimeLimit(5).keep(work()) == "inner"

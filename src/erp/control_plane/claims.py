@@ -42,7 +42,8 @@ class ClaimTable:
         if not claims:
             return []
         now = moments.now()
-        self._insert.run(connection, sorted(self._row(claim, now) for claim in claims))
+        if self._insert.run(connection, sorted(self._row(claim, now) for claim in claims)) == len(claims):
+            return [WON] * len(claims)
         rows = self._find.rows(connection, [(claim.tenant, claim.key) for claim in claims])
         found = {(row.tenant, row.key): row for row in rows}
         return [self._outcome(connection, claim, found[claim.tenant, claim.key], now) for claim in claims]

@@ -97,6 +97,16 @@ class Database:
         await self._engine.close()
 
 
+_PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    "temp_store=MEMORY",
+    # Copying the log into the file syncs both; four times the default makes it four times rarer.
+    "wal_autocheckpoint=4000",
+)
+
+
 class _Sqlite:
     """One thread that writes, a few that read: SQLite has one writer, and WAL lets readers pass it."""
 
@@ -145,7 +155,7 @@ def _sqlite_engine(path: Path, *, readers: int) -> sa.Engine:
 
     def prepare(connection: sa.engine.interfaces.DBAPIConnection, _: object) -> None:
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+        for pragma in _PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
         if readers:
             cursor.execute("PRAGMA query_only=ON")

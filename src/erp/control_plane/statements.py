@@ -21,10 +21,9 @@ class Statement:
             message = f"The statement takes {order}, not {names}."
             raise ValueError(message)
 
-    def run(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Run the statement once per row."""
-        if rows:
-            connection.exec_driver_sql(self._text, list(rows))
+    def run(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Run the statement once per row; return how many rows it changed, or -1 where the driver does not tell."""
+        return connection.exec_driver_sql(self._text, list(rows)).rowcount if rows else 0
 
     def run_one(self, connection: sa.Connection, row: tuple[Any, ...]) -> int:
         """Run the statement once; return how many rows it changed."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import TYPE_CHECKING
 
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import FieldError, ProviderError
-from erp.runtime.deadline import within
+from erp.runtime.deadline import TimeLimit
 
 if TYPE_CHECKING:
     from starlette.types import Receive
@@ -38,7 +37,7 @@ async def read_json(inbound: Inbound, receive: Receive) -> bytes:
     if declared is not None and declared.isdigit() and int(declared) > MAX_BODY_BYTES:
         raise _too_large()
     try:
-        body = await within(asyncio.timeout(BODY_SECONDS), _whole(receive))
+        body = await TimeLimit(BODY_SECONDS).keep(_whole(receive))
     except TimeoutError:
         message = f"The body did not arrive within {BODY_SECONDS:g} seconds."
         raise ProviderError(ErrorCode.INVALID_ARGUMENT, message, status=408) from None

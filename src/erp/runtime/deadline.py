@@ -14,18 +14,30 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def within(limit: asyncio.Timeout, work: Coroutine[Any, Any, T]) -> T:
-    """Return what ``work`` returns, or raise TimeoutError as ``async with limit`` would.
+class TimeLimit:
+    """At most ``seconds`` for one coroutine, counted from its first wait."""
 
-    ``limit`` must not have been entered; ``limit.expired()`` tells afterwards whether it struck.
-    """
-    try:
-        waits_for = work.send(None)
-    except StopIteration as ended:
-        result: T = ended.value
-        return result
-    async with limit:
-        return await _resumed(work, waits_for)
+    __slots__ = ("_seconds", "_timeout")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timeout: asyncio.Timeout | None = None
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the limit struck."""
+        return self._timeout is not None and self._timeout.expired()
+
+    async def keep(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what ``work`` returns, or cancel it and raise TimeoutError."""
+        try:
+            waits_for = work.send(None)
+        except StopIteration as ended:
+            result: T = ended.value
+            return result
+        self._timeout = asyncio.timeout(self._seconds)
+        async with self._timeout:
+            return await _resumed(work, waits_for)
 
 
 @types.coroutine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import itertools
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,11 @@ _WITHOUT_EFFECT = frozenset(
         ErrorCode.UNSUPPORTED,
     }
 )
+
+
+_PROCESS = os.urandom(8).hex()
+_attempts = itertools.count()
+"""Numbers that, with the process, name one attempt: a system call for each would cost more than the rest."""
 
 
 class StoredFailure(msgspec.Struct):
@@ -72,7 +78,7 @@ def claim(call: Call, request: bytes, *, reentrant: bool, window_seconds: int) -
         key=scope + (call.idempotency_key or ""),
         target=target,
         fingerprint=fingerprint.digest(),
-        token=os.urandom(12).hex(),
+        token=f"{_PROCESS}-{next(_attempts)}",
         reentrant=reentrant,
         window_seconds=window_seconds,
     )

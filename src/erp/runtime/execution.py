@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
-from erp.runtime.deadline import within
+from erp.runtime.deadline import TimeLimit
 from erp.runtime.resilience import retry_pause
 from erp.runtime.translation import is_cancelled, translated
 
@@ -134,16 +134,16 @@ def _judge(breaker: CircuitBreaker | None, failure: BaseException | None) -> Non
 
 async def _within_deadline(plan: Plan, request: Any, context: CallContext) -> Any:
     started = time.perf_counter()
-    limit = asyncio.timeout(context.remaining_seconds())
+    limit = TimeLimit(context.remaining_seconds())
     try:
-        return await within(limit, plan.method(request, context))
+        return await limit.keep(plan.method(request, context))
     except asyncio.CancelledError:
         if is_cancelled():
             raise
         raise _stopped(plan, context) from None
     except Exception as error:
         # A method cut off by its deadline may raise anything on its way out, so the deadline decides.
-        if limit.expired():
+        if limit.is_expired:
             raise _too_late(plan, context) from error
         made = translated(plan.translate_by, error, plan.provider)
         if made is error:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 OVERHEAD_BYTES = 200
 """What an entry costs beside its key, value and tags (measured with tracemalloc)."""
-SWEPT_AT_ONCE = 20
+SWEPT_AT_ONCE = 4
 
 
 class Entry:
