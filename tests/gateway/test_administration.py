@@ -75,6 +75,19 @@ async def test_a_narrowed_key_may_only_do_what_its_scopes_say(site: Site) -> Non
         assert read.json()["data"]["found"] is False
 
 
+async def test_a_narrowed_key_cannot_make_a_wider_one(site: Site) -> None:
+    async with site.client("admin") as admin:
+        made = await admin.post("/keys", json={"role": "admin", "scopes": ["admin:keys:*", "admin:audit:read"]})
+    site.keys["narrow"] = made.json()["key"]
+    async with site.client("narrow") as narrow:
+        before = len((await narrow.get("/keys")).json()["items"])
+        for scopes in ({}, {"scopes": []}, {"scopes": ["providers:*:*"]}, {"scopes": ["admin:keys:*", "admin:*:*"]}):
+            refused = await narrow.post("/keys", json={"role": "admin", **scopes})
+            assert (refused.status_code, refused.json()["code"]) == (403, "permission_denied")
+        assert len((await narrow.get("/keys")).json()["items"]) == before
+        assert (await narrow.post("/keys", json={"role": "admin", "scopes": ["admin:audit:read"]})).status_code == 201
+
+
 async def test_a_quota_is_never_exceeded_by_one(site: Site) -> None:
     async with site.client("admin") as admin, site.client("developer") as client:
         assert (await admin.put("/quotas/day", json={"limit": 5})).status_code == 200

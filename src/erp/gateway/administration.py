@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from erp.control_plane import ControlPlane
     from erp.gateway.credentials import Credentials
     from erp.gateway.endpoint import Visit
+    from erp.runtime.context import Actor
     from erp.runtime.plan import PlanBook
     from erp.security.identity import KeyIdentity
 
@@ -110,6 +111,7 @@ class Administration:
         tenant = body.get("tenant", visit.tenant)
         if tenant != visit.tenant:
             self._platform_only(visit)
+        _no_wider(visit.actor, body.get("scopes", []))
         key, text = await self._control.api_keys.create(
             tenant,
             role=body["role"],
@@ -177,6 +179,14 @@ class Administration:
             cursor=visit.query("cursor"),
         )
         return 200, _page(items, cursor)
+
+
+def _no_wider(actor: Actor, scopes: list[str]) -> None:
+    """Refuse a key that could do what its maker cannot: a narrowed key hands on its own scopes, or some of them."""
+    if actor.scopes and not (scopes and actor.scopes.issuperset(scopes)):
+        allowed = ", ".join(sorted(actor.scopes))
+        message = f"A narrowed key can only make keys with its own scopes. Give some of: {allowed}."
+        raise ProviderError(ErrorCode.PERMISSION_DENIED, message, errors=[FieldError("/scopes", message)])
 
 
 def _page(items: list[Any], cursor: str | None) -> dict[str, Any]:

@@ -15,17 +15,25 @@ from erp.runtime.spi import UNSET, ErrorCode, FieldError, ProviderError
 _decode = msgspec.json.Decoder(CloudEvent).decode
 
 
-def acknowledge(connection: sqlite3.Connection, ack_ids: list[str]) -> int:
-    """Confirm deliveries that are still those of the caller; return how many."""
-    statement = "DELETE FROM deliveries WHERE id = ? AND count = ?"
-    return sum(connection.execute(statement, _delivery(text)).rowcount for text in ack_ids)
+Changed = tuple[int, set[str]]
+"""How many, and the topics where an event may have become due by it."""
 
 
-def give_back(connection: sqlite3.Connection, ack_ids: list[str], delay_seconds: float, reason: str | None) -> int:
-    """Make deliveries due again after a pause; return how many."""
-    statement = "UPDATE deliveries SET visible_at = ?, reason = ? WHERE id = ? AND count = ?"
+def acknowledge(connection: sqlite3.Connection, ack_ids: list[str]) -> Changed:
+    """Confirm deliveries that are still those of the caller; the next events of their keys become due."""
+    statement = "DELETE FROM deliveries WHERE id = ? AND count = ? RETURNING topic, key"
+    found = [row for text in ack_ids for row in connection.execute(statement, _delivery(text)).fetchall()]
+    return len(found), {topic for topic, key in found if key is not None}
+
+
+def give_back(connection: sqlite3.Connection, ack_ids: list[str], delay_seconds: float, reason: str | None) -> Changed:
+    """Make deliveries due again after a pause."""
+    statement = "UPDATE deliveries SET visible_at = ?, reason = ? WHERE id = ? AND count = ? RETURNING topic"
     due = time.time() + delay_seconds
-    return sum(connection.execute(statement, (due, reason, *_delivery(text))).rowcount for text in ack_ids)
+    found = [
+        row for text in ack_ids for row in connection.execute(statement, (due, reason, *_delivery(text))).fetchall()
+    ]
+    return len(found), {row[0] for row in found}
 
 
 def _delivery(ack_id: str) -> tuple[int, int]:
@@ -69,18 +77,19 @@ def dead(
     ]
 
 
-def requeue(connection: sqlite3.Connection, ids: list[str]) -> int:
+def requeue(connection: sqlite3.Connection, ids: list[str]) -> Changed:
     """Make dead letters due again for their group, with their deliveries counted anew."""
-    moved = 0
+    topics: list[str] = []
     for number in _numbers(ids):
-        moved += connection.execute(
+        made = connection.execute(
             "INSERT OR IGNORE INTO deliveries (topic, name, position, key, visible_at, count)"
             " SELECT d.topic, d.name, d.position, d.key, 0, 0 FROM dead d JOIN events e ON e.position = d.position"
-            " WHERE d.id = ?",
+            " WHERE d.id = ? RETURNING topic",
             (number,),
-        ).rowcount
+        ).fetchall()
+        topics += [row[0] for row in made]
         connection.execute("DELETE FROM dead WHERE id = ? AND position IN (SELECT position FROM deliveries)", (number,))
-    return moved
+    return len(topics), set(topics)
 
 
 def discard(connection: sqlite3.Connection, ids: list[str]) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import sqlite3
 import time
-from collections.abc import AsyncGenerator
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable
 from typing import ClassVar
 
 import msgspec
@@ -40,7 +42,7 @@ from erp.contracts.models.bus import (
 )
 from erp.providers.bus.log import groups, tables
 from erp.providers.bus.log.writer import LogWriter
-from erp.runtime.spi import UNSET, CallContext, Config, ErrorTable, Health, OpenContext, UnsetType
+from erp.runtime.spi import UNSET, CallContext, Config, ErrorTable, Health, OpenContext, ProviderError, UnsetType
 
 FILE = "events.sqlite3"
 STREAM_BATCH = 50
@@ -87,10 +89,14 @@ class EventLog:
 
     async def _append(self, events: list[tables.NewEvent]) -> list[tuple[int, bool]]:
         found = await self._writer.run(lambda connection: self._appended(connection, events))
-        arrival = self._arrivals.pop(events[0].topic, None)
-        if arrival is not None:
-            arrival.set()
+        self._wake({events[0].topic})
         return found
+
+    def _wake(self, topics: Iterable[str]) -> None:
+        for topic in topics:
+            arrival = self._arrivals.pop(topic, None)
+            if arrival is not None:
+                arrival.set()
 
     def _appended(self, connection: sqlite3.Connection, events: list[tables.NewEvent]) -> list[tuple[int, bool]]:
         if time.monotonic() >= self._forget_at:
@@ -111,11 +117,24 @@ class EventLog:
     async def subscribe(self, request: SubscribeRequest, context: CallContext) -> AsyncGenerator[SubscribeResult]:
         while True:
             arrival = self._arrivals.setdefault(request.topic, asyncio.Event())
+            expires_at = time.monotonic() + request.visibility_seconds
             given, due_at = await self._take(request, STREAM_BATCH, context)
-            for item in given:
-                yield SubscribeResult(**msgspec.structs.asdict(_delivery(request.topic, item)))
+            upcoming = deque(given)
+            try:
+                while upcoming and time.monotonic() < expires_at:
+                    yield SubscribeResult(**msgspec.structs.asdict(_delivery(request.topic, upcoming.popleft())))
+            finally:
+                await self._put_back(request.topic, list(upcoming))
             if not given:
                 await _wait(arrival, _until(due_at))
+
+    async def _put_back(self, topic: str, unseen: list[tables.Taken]) -> None:
+        if not unseen:
+            return
+        # A log that cannot be written now gives them again when their time has passed.
+        with contextlib.suppress(ProviderError):
+            await self._writer.run(lambda connection: tables.put_back(connection, unseen))
+            self._wake({topic})
 
     async def _take(
         self, request: PullRequest | SubscribeRequest, limit: int, context: CallContext
@@ -135,17 +154,17 @@ class EventLog:
         return given, due_at
 
     async def ack(self, request: AckRequest, context: CallContext) -> AckResult:  # noqa: ARG002
-        return AckResult(acknowledged=await self._writer.run(lambda open_: groups.acknowledge(open_, request.ack_ids)))
+        count, topics = await self._writer.run(lambda open_: groups.acknowledge(open_, request.ack_ids))
+        self._wake(topics)
+        return AckResult(acknowledged=count)
 
     async def nack(self, request: NackRequest, context: CallContext) -> NackResult:  # noqa: ARG002
         reason = None if request.reason is UNSET else request.reason
-        returned = await self._writer.run(
+        count, topics = await self._writer.run(
             lambda open_: groups.give_back(open_, request.ack_ids, request.delay_seconds, reason)
         )
-        for arrival in self._arrivals.values():
-            arrival.set()
-        self._arrivals.clear()
-        return NackResult(returned=returned)
+        self._wake(topics)
+        return NackResult(returned=count)
 
     async def list_dead_letters(self, request: ListDeadLettersRequest, context: CallContext) -> ListDeadLettersResult:  # noqa: ARG002
         after = groups.position(request.cursor, "/params/cursor")
@@ -162,9 +181,9 @@ class EventLog:
         request: RequeueDeadLettersRequest,
         context: CallContext,  # noqa: ARG002
     ) -> RequeueDeadLettersResult:
-        return RequeueDeadLettersResult(
-            requeued=await self._writer.run(lambda open_: groups.requeue(open_, request.ids))
-        )
+        count, topics = await self._writer.run(lambda open_: groups.requeue(open_, request.ids))
+        self._wake(topics)
+        return RequeueDeadLettersResult(requeued=count)
 
     async def discard_dead_letters(
         self,
@@ -176,6 +195,7 @@ class EventLog:
 
     async def replay(self, request: ReplayRequest, context: CallContext) -> ReplayResult:  # noqa: ARG002
         moved = await self._writer.run(lambda open_: groups.move(open_, request))
+        self._wake({request.topic})
         return ReplayResult(position=str(moved))
 
     async def lag(self, request: LagRequest, context: CallContext) -> LagResult:  # noqa: ARG002

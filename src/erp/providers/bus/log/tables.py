@@ -11,6 +11,7 @@ import sqlite3
 import time
 from dataclasses import dataclass
 
+MAX_ROUNDS = 20
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
     position INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, event_id TEXT NOT NULL,
@@ -34,6 +35,9 @@ CREATE TABLE IF NOT EXISTS dead (
 _TAKE = """
 INSERT OR IGNORE INTO deliveries (topic, name, position, key, visible_at, count)
 SELECT topic, ?, position, key, 0, 0 FROM events WHERE topic = ? AND position > ? ORDER BY position LIMIT ?
+"""
+_CHUNK_END = """
+SELECT max(position) FROM (SELECT position FROM events WHERE topic = ? AND position > ? ORDER BY position LIMIT ?)
 """
 _DUE = """
 SELECT d.id, d.position, d.key, d.count, e.body FROM deliveries d JOIN events e ON e.position = d.position
@@ -112,14 +116,34 @@ def append(connection: sqlite3.Connection, events: list[NewEvent]) -> list[tuple
 
 
 def take(connection: sqlite3.Connection, topic: str, group: str, bounds: Bounds) -> tuple[list[Taken], list[Died]]:
-    """Give up to ``bounds.limit`` events to ``group``; set aside those that were given too often."""
-    now = time.time()
+    """Give up to ``bounds.limit`` events to ``group``; set aside those that were given too often.
+
+    Goes on while all it finds waits for an earlier event of its key or is set aside, but not without end.
+    """
+    given: list[Taken] = []
+    died: list[Died] = []
+    for _ in range(MAX_ROUNDS):
+        extended = _extend(connection, topic, group, bounds.limit)
+        given, buried = _give(connection, topic, group, bounds)
+        died += buried
+        if given or not (extended or buried):
+            break
+    return given, died
+
+
+def _extend(connection: sqlite3.Connection, topic: str, group: str, limit: int) -> bool:
+    """Take the next events of the topic for the group; return whether there were any."""
     taken_to = connection.execute("SELECT taken FROM groups WHERE topic = ? AND name = ?", (topic, group)).fetchone()[0]
-    connection.execute(_TAKE, (group, topic, taken_to, bounds.limit))
-    last = "SELECT max(position) FROM deliveries WHERE topic = ? AND name = ?"
-    reached = connection.execute(last, (topic, group)).fetchone()[0]
-    if reached is not None and reached > taken_to:
-        connection.execute("UPDATE groups SET taken = ? WHERE topic = ? AND name = ?", (reached, topic, group))
+    reached = connection.execute(_CHUNK_END, (topic, taken_to, limit)).fetchone()[0]
+    if reached is None:
+        return False
+    connection.execute(_TAKE, (group, topic, taken_to, limit))
+    connection.execute("UPDATE groups SET taken = ? WHERE topic = ? AND name = ?", (reached, topic, group))
+    return True
+
+
+def _give(connection: sqlite3.Connection, topic: str, group: str, bounds: Bounds) -> tuple[list[Taken], list[Died]]:
+    now = time.time()
     given, died = [], []
     for row in connection.execute(_DUE, (topic, group, now, now, bounds.limit)).fetchall():
         if row[3] >= bounds.max_deliveries:
@@ -130,6 +154,12 @@ def take(connection: sqlite3.Connection, topic: str, group: str, bounds: Bounds)
         connection.execute("UPDATE deliveries SET visible_at = ?, count = count + 1 WHERE id = ?", visible)
         given.append(Taken(row[0], row[1], row[2], row[3] + 1, row[4]))
     return given, died
+
+
+def put_back(connection: sqlite3.Connection, unseen: list[Taken]) -> None:
+    """Make events due again that were taken and never handed on; this does not count as a delivery."""
+    statement = "UPDATE deliveries SET visible_at = 0, count = count - 1 WHERE id = ? AND count = ?"
+    connection.executemany(statement, [(item.id, item.count) for item in unseen])
 
 
 def _bury(connection: sqlite3.Connection, delivery: int, now: float) -> None:
@@ -152,9 +182,16 @@ def ensure_group(connection: sqlite3.Connection, topic: str, group: str, *, from
 
 
 def next_due(connection: sqlite3.Connection, topic: str, group: str) -> float | None:
-    """Return when the next delivery of a group becomes due again."""
-    statement = "SELECT min(visible_at) FROM deliveries WHERE topic = ? AND name = ? AND visible_at > 0"
-    due: float | None = connection.execute(statement, (topic, group)).fetchone()[0]
+    """Return when it is worth looking again, if nothing else happens: 0 is at once, None is never."""
+    more = (
+        "SELECT 1 FROM events e JOIN groups g ON g.topic = e.topic AND e.position > g.taken"
+        " WHERE g.topic = ? AND g.name = ? LIMIT 1"
+    )
+    if connection.execute(more, (topic, group)).fetchone():
+        return 0.0
+    # What is due already and was not given waits for an earlier event of its key, which is not due.
+    statement = "SELECT min(visible_at) FROM deliveries WHERE topic = ? AND name = ? AND visible_at > ?"
+    due: float | None = connection.execute(statement, (topic, group, time.time())).fetchone()[0]
     return due
 
 

@@ -70,7 +70,12 @@ class LogWriter:
     ) -> None:
         wanted = [(work, future) for work, future in batch if not future.done()]
         works = [work for work, _ in wanted]
-        outcomes = await asyncio.get_running_loop().run_in_executor(self._thread, _transaction, connection, works)
+        try:
+            outcomes = await asyncio.get_running_loop().run_in_executor(self._thread, _transaction, connection, works)
+        except RuntimeError as error:
+            # The interpreter is going down and its threads take no more work; the callers must not wait for ever.
+            gone = ProviderError(ErrorCode.UNAVAILABLE, "The event log is closing.", detail=str(error))
+            outcomes = [gone] * len(works)
         for (_, future), outcome in zip(wanted, outcomes, strict=True):
             if future.done():
                 continue

@@ -29,6 +29,10 @@ class Measured:
         self._before = connection.total_changes
         self.cursor = connection.execute(sql, parameters)
 
+    def close(self) -> None:
+        """End the statement; one that is left half read would keep its transaction from ending."""
+        self.cursor.close()
+
     def figures(self) -> tuple[int, int | None]:
         """Return the number of rows affected and the id of the row inserted last, if one was."""
         changed, inserted = self._connection.execute("SELECT changes(), last_insert_rowid()").fetchone()

@@ -17,14 +17,10 @@ _NEVER = frozenset(
         sqlite3.SQLITE_PRAGMA,
         sqlite3.SQLITE_TRANSACTION,
         sqlite3.SQLITE_SAVEPOINT,
-        # Calls share the writer's connection: what is temporary would be seen by others and gone after a restart.
-        sqlite3.SQLITE_CREATE_TEMP_INDEX,
-        sqlite3.SQLITE_CREATE_TEMP_TABLE,
-        sqlite3.SQLITE_CREATE_TEMP_TRIGGER,
-        sqlite3.SQLITE_CREATE_TEMP_VIEW,
         sqlite3.SQLITE_DROP_TEMP_TABLE,
     }
 )
+_SCHEMAS = frozenset({"sqlite_master", "sqlite_temp_master"})
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_ATTACHED: 0,
     sqlite3.SQLITE_LIMIT_LENGTH: 64 * 1024 * 1024,
@@ -43,12 +39,23 @@ def _may_read(action: int, first: str | None, second: str | None, *_: str | None
     return sqlite3.SQLITE_DENY
 
 
-def _may_write(action: int, first: str | None, second: str | None, *_: str | None) -> int:
-    if action in _NEVER or (action == sqlite3.SQLITE_ALTER_TABLE and first == "temp"):
+def _may_write(action: int, first: str | None, second: str | None, database: str | None, _trigger: str | None) -> int:
+    if action in _NEVER or _is_temporary(action, first, database):
         return sqlite3.SQLITE_DENY
     if action == sqlite3.SQLITE_FUNCTION and (second or first or "").lower() in _FORBIDDEN_FUNCTIONS:
         return sqlite3.SQLITE_DENY
     return sqlite3.SQLITE_OK
+
+
+def _is_temporary(action: int, first: str | None, database: str | None) -> bool:
+    """Tell whether something temporary is made or altered.
+
+    Calls share the connection: others would see it, and it would be gone after a restart. However such a statement
+    is spelled, it inserts into the temporary schema; altering a lasting table only updates that.
+    """
+    if action == sqlite3.SQLITE_INSERT:
+        return database == "temp" and first in _SCHEMAS
+    return action == sqlite3.SQLITE_ALTER_TABLE and first == "temp"
 
 
 def only_reads(connection: sqlite3.Connection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import AsyncGenerator
+from contextlib import closing
 from typing import Any, ClassVar
 
 from erp.contracts.models.db import (
@@ -67,10 +68,10 @@ class SqliteDatabase:
         parameters = values.bound(request.parameters)
 
         def work(connection: sqlite3.Connection) -> QueryResult:
-            cursor = connection.execute(request.sql, parameters)
-            rows, truncated = fetched(cursor, values.weight, request.max_rows, self._max_bytes)
-            shown = [values.shown(row) for row in rows]
-            return QueryResult(columns=_columns(cursor), rows=shown, row_count=len(shown), truncated=truncated)
+            with closing(connection.execute(request.sql, parameters)) as cursor:
+                rows, truncated = fetched(cursor, values.weight, request.max_rows, self._max_bytes)
+                shown = [values.shown(row) for row in rows]
+                return QueryResult(columns=_columns(cursor), rows=shown, row_count=len(shown), truncated=truncated)
 
         return await self._file.read(work)
 
@@ -79,13 +80,13 @@ class SqliteDatabase:
         parameters = values.bound(request.parameters)
 
         def work(connection: sqlite3.Connection) -> ExecuteResult:
-            change = Measured(connection, request.sql, parameters)
-            returned = self._returned(change.cursor)
-            affected, inserted = change.figures()
-            result = ExecuteResult(rows_affected=affected, last_insert_id=UNSET if inserted is None else inserted)
-            if change.cursor.description is not None:
-                result.columns, result.rows = _columns(change.cursor), returned
-            return result
+            with closing(Measured(connection, request.sql, parameters)) as change:
+                returned = self._returned(change.cursor)
+                affected, inserted = change.figures()
+                result = ExecuteResult(rows_affected=affected, last_insert_id=UNSET if inserted is None else inserted)
+                if change.cursor.description is not None:
+                    result.columns, result.rows = _columns(change.cursor), returned
+                return result
 
         return await self._file.write(work)
 
@@ -137,10 +138,10 @@ class SqliteDatabase:
 
 
 def _changed(connection: sqlite3.Connection, number: int, statement: Statement, parameters: list[Any]) -> Effect:
-    change = Measured(connection, statement.sql, parameters)
-    for _ in change.cursor:
-        pass
-    affected, inserted = change.figures()
+    with closing(Measured(connection, statement.sql, parameters)) as change:
+        for _ in change.cursor:
+            pass
+        affected, inserted = change.figures()
     effect = Effect(rows_affected=affected, last_insert_id=UNSET if inserted is None else inserted)
     if statement.expect_rows is not UNSET and statement.expect_rows != effect.rows_affected:
         wrong = FieldError(
