@@ -81,7 +81,13 @@ async def test_a_narrowed_key_cannot_make_a_wider_one(site: Site) -> None:
     site.keys["narrow"] = made.json()["key"]
     async with site.client("narrow") as narrow:
         before = len((await narrow.get("/keys")).json()["items"])
-        for scopes in ({}, {"scopes": []}, {"scopes": ["providers:*:*"]}, {"scopes": ["admin:keys:*", "admin:*:*"]}):
+        wider: list[dict[str, list[str]]] = [
+            {},
+            {"scopes": []},
+            {"scopes": ["providers:*:*"]},
+            {"scopes": ["admin:keys:*", "admin:*:*"]},
+        ]
+        for scopes in wider:
             refused = await narrow.post("/keys", json={"role": "admin", **scopes})
             assert (refused.status_code, refused.json()["code"]) == (403, "permission_denied")
         assert len((await narrow.get("/keys")).json()["items"]) == before
