@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import os
 import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from erp.control_plane import ControlPlane
 from erp.control_plane.tables import metadata as control_plane_tables
 from erp.errors import ProviderError
 from erp.runtime.context import Actor, CallContext
-from erp.runtime.ports import SecretVersion
+from erp.runtime.ports import LinkPurpose, SecretVersion
 from erp.runtime.spi import OpenContext
 
 
@@ -79,6 +80,29 @@ class ListedIdentity:
         return actor
 
 
+@dataclass
+class ReadableLinks:
+    """The port ``Links`` without a seal: purpose, claims and expiry can be read back from ``made``."""
+
+    made: list[tuple[str, dict[str, str], datetime.datetime | None]] = field(default_factory=list)
+
+    def make(
+        self, purpose: LinkPurpose, claims: Mapping[str, str], *, expires_at: datetime.datetime | None = None
+    ) -> str:
+        self.made.append((purpose, dict(claims), expires_at))
+        return f"https://erp.example/{purpose}/link-{len(self.made)}"
+
+
+@dataclass
+class KeptReminders:
+    """What ``OpenContext.remind`` was asked for, in order."""
+
+    due: list[datetime.datetime] = field(default_factory=list)
+
+    async def __call__(self, due: datetime.datetime) -> None:
+        self.due.append(due)
+
+
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     """Plain asyncio: its errors and warnings are clearer than uvloop's."""
@@ -98,8 +122,64 @@ def identity() -> ListedIdentity:
     return ListedIdentity({"valid-credential": admin})
 
 
+class OneLinkMaker:
+    """The port ``LinkMaker``: all connections share ``links``."""
+
+    def __init__(self, links: ReadableLinks) -> None:
+        self.links = links
+
+    def of(self, *_: str) -> ReadableLinks:
+        return self.links
+
+
+@dataclass
+class ListedReminders:
+    """The port ``Reminders`` on a list: place and time, in the order they were asked for; none is ever due."""
+
+    asked: list[tuple[tuple[str, str, str, str], datetime.datetime]] = field(default_factory=list)
+
+    async def set(self, tenant: str, domain: str, provider: str, connection: str, due: datetime.datetime) -> None:
+        self.asked.append(((tenant, domain, provider, connection), due))
+
+    async def next_due_seconds(self) -> float | None:
+        return None
+
+    async def claim(self, *, limit: int, lease_seconds: float) -> list[Any]:
+        del limit, lease_seconds
+        return []
+
+    async def settle(self, reminder: Any, due: datetime.datetime | None) -> None:
+        raise AssertionError(reminder, due)
+
+
 @pytest.fixture
-def open_context(tmp_path: Path, vault: MemoryVault, identity: ListedIdentity) -> OpenContext:
+def link_maker(links: ReadableLinks) -> OneLinkMaker:
+    """What a pool gives its providers links with."""
+    return OneLinkMaker(links)
+
+
+@pytest.fixture
+def listed_reminders() -> ListedReminders:
+    """Reminders of a pool that a test can read."""
+    return ListedReminders()
+
+
+@pytest.fixture
+def links() -> ReadableLinks:
+    """Links whose claims a test can read."""
+    return ReadableLinks()
+
+
+@pytest.fixture
+def reminders() -> KeptReminders:
+    """Reminders a test can read."""
+    return KeptReminders()
+
+
+@pytest.fixture
+def open_context(
+    tmp_path: Path, vault: MemoryVault, identity: ListedIdentity, links: ReadableLinks, reminders: KeptReminders
+) -> OpenContext:
     """Where a provider under test lives: tenant ``acme``, connection ``default``, empty folders."""
     data_dir, shared_dir = tmp_path / "data", tmp_path / "shared"
     data_dir.mkdir(mode=0o700)
@@ -111,6 +191,8 @@ def open_context(tmp_path: Path, vault: MemoryVault, identity: ListedIdentity) -
         shared_dir=shared_dir,
         vault=vault,
         identity=identity,
+        links=links,
+        remind=reminders,
     )
 
 

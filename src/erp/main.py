@@ -20,6 +20,7 @@ from erp.gateway.discovery import Discovery
 from erp.gateway.invoke import InvokeRoute
 from erp.gateway.status import Status
 from erp.runtime.calls import Calls
+from erp.runtime.caretaker import Caretaker
 from erp.runtime.catalog import ProviderCatalog
 from erp.runtime.delivery import BusDelivery
 from erp.runtime.observation import Observer
@@ -28,6 +29,7 @@ from erp.runtime.pool import ProviderPool, safe_name
 from erp.runtime.service_calls import service_context
 from erp.security.identity import KeyIdentity
 from erp.security.keyring import Keyring
+from erp.security.links import SealedLinks
 from erp.security.policy import RolePolicy
 from erp.security.vault import EnvelopeVault
 from erp.services.order.follow_up import OrderFollowUp
@@ -39,6 +41,7 @@ from erp.telemetry.trace import Spans
 if TYPE_CHECKING:
     from erp.runtime.context import CallContext
 
+DEFAULT_URL = "http://127.0.0.1:8080"
 EVICTION_SECONDS = 30.0
 FOLLOW_UP_SECONDS = 60.0
 
@@ -58,6 +61,9 @@ class Settings:
     data_dir: Path = field(default_factory=default_data_dir)
     database_url: str | None = field(default_factory=lambda: os.environ.get("ERP_DATABASE_URL"))
     log_level: str = field(default_factory=lambda: os.environ.get("ERP_LOG_LEVEL", "info").lower())
+
+    public_url: str | None = field(default_factory=lambda: os.environ.get("ERP_PUBLIC_URL"))
+    """Where the gateway is reached from outside: what links begin with. None: where it listens."""
 
     @property
     def models_dir(self) -> Path:
@@ -90,6 +96,7 @@ class Layer:
         self.spans = Spans.from_environment()
         self.identity = KeyIdentity(control.api_keys, keyring.pepper)
         self.vault = EnvelopeVault(control.secrets, keyring)
+        self.links = SealedLinks(keyring.pepper, (settings.public_url or DEFAULT_URL).rstrip("/"))
         self.policy = RolePolicy()
         self.catalog = ProviderCatalog.load(settings.drop_in_dir)
         self.pool = ProviderPool(
@@ -98,6 +105,8 @@ class Layer:
             models_dir=settings.models_dir,
             vault=self.vault,
             identity=self.identity,
+            links=self.links,
+            reminders=control.reminders,
         )
         self.plans = PlanBook(self.catalog, self.pool, control.connections)
         self.calls = Calls(
@@ -110,6 +119,9 @@ class Layer:
         )
         self.follow_up = OrderFollowUp(context_for=self._order_context, tenants=self._tenants)
         self.plans.add_service("order", OrderService(self.follow_up))
+        self.caretaker = Caretaker(
+            reminders=control.reminders, plans=self.plans, pool=self.pool, journal=control.journal
+        )
         self.relay = OutboxRelay(control.outbox, BusDelivery(self.calls).deliver)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -119,9 +131,11 @@ class Layer:
         control, keyring = await open_control_plane(settings)
         layer = cls(settings, control, keyring)
         control.journal.on_events = layer.relay.nudge
+        control.reminders.on_set = layer.caretaker.nudge
         layer._tasks = [
             asyncio.create_task(layer.relay.run(), name="outbox relay"),
             asyncio.create_task(layer.follow_up.run(), name="order follow-up"),
+            asyncio.create_task(layer.caretaker.run(), name="caretaker"),
             asyncio.create_task(layer._evict(), name="pool eviction"),
         ]
         return layer
@@ -165,6 +179,10 @@ class Layer:
         await self.control.tenants.create(PLATFORM, name="Operator of the platform")
         _, text = await self.control.api_keys.create(PLATFORM, role="admin", name="first administrator")
         return text
+
+    def listens_at(self, address: str) -> None:
+        """Make links begin with ``address`` unless the settings say otherwise."""
+        self.links.public_url = (self.settings.public_url or address).rstrip("/")
 
     def application(self) -> Gateway:
         """Return the ASGI application over this layer. It neither opens nor closes the layer."""

@@ -19,7 +19,18 @@ from erp.runtime.context import Actor, CallContext
 from erp.runtime.observation import Observer
 from erp.runtime.plan import Plan, PlanBook
 from erp.runtime.pool import PoolSettings, ProviderPool
-from erp.runtime.ports import AuditEntry, Claim, ClaimOutcome, Completion, Connection, Decision, Identity, SecretVault
+from erp.runtime.ports import (
+    AuditEntry,
+    Claim,
+    ClaimOutcome,
+    Completion,
+    Connection,
+    Decision,
+    Identity,
+    LinkMaker,
+    Reminders,
+    SecretVault,
+)
 from erp.telemetry.call_log import CallLog
 from erp.telemetry.call_metrics import CallMetrics
 from erp.telemetry.trace import Spans, continued
@@ -222,7 +233,9 @@ def assembled(script: Script, catalog: ProviderCatalog, pool: ProviderPool) -> T
 
 
 @pytest.fixture
-async def toy(tmp_path: Path, vault: SecretVault, identity: Identity) -> AsyncIterator[ToyLayer]:
+async def toy(
+    tmp_path: Path, vault: SecretVault, identity: Identity, link_maker: LinkMaker, listed_reminders: Reminders
+) -> AsyncIterator[ToyLayer]:
     """A layer with acme's connection ``default`` of ``toy/box``. Whatever a test does, no place stays taken."""
     catalog = ProviderCatalog(
         DOMAINS, SERVICES, [manifest(), manifest("vat", capabilities=["ttl"], idempotency_keys=True)]
@@ -233,6 +246,8 @@ async def toy(tmp_path: Path, vault: SecretVault, identity: Identity) -> AsyncIt
         models_dir=tmp_path / "models",
         vault=vault,
         identity=identity,
+        links=link_maker,
+        reminders=listed_reminders,
         settings=PoolSettings(drain_seconds=1.0, open_timeout_seconds=1.0, close_timeout_seconds=0.2),
     )
     made = assembled(Script(), catalog, pool)

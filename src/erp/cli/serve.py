@@ -47,6 +47,11 @@ async def _serve(settings: Any, host: str, port: int) -> int:
         if key := await layer.first_key():
             print(f"administrator key (shown only now): {key}", file=sys.stderr, flush=True)
         server = GatewayServer(layer.application(), host=host, port=port, drain_seconds=DRAIN_SECONDS)
-        server.on_ready = lambda address: print(f"ready {address}", file=sys.stderr, flush=True)
+
+        def ready(address: str) -> None:
+            layer.listens_at(address)
+            print(f"ready {address}", file=sys.stderr, flush=True)
+
+        server.on_ready = ready
         await server.serve()
         return 0 if server.started else 1

@@ -14,6 +14,7 @@ from erp.control_plane.database import Database
 from erp.control_plane.journal import GroupCommitJournal
 from erp.control_plane.outbox import Outbox
 from erp.control_plane.quotas import LeasedQuotas
+from erp.control_plane.reminders import StoredReminders
 from erp.control_plane.revisions import Revisions
 from erp.control_plane.secrets import SecretRows
 from erp.control_plane.tenants import Tenants
@@ -35,6 +36,7 @@ class ControlPlane:
         self.outbox = Outbox(database)
         self.audit = AuditRecords(database)
         self.secrets = SecretRows(database)
+        self.reminders = StoredReminders(database)
 
     @classmethod
     async def open(cls, data_dir: Path, database_url: str | None = None, *, pepper: bytes) -> ControlPlane:

@@ -174,6 +174,20 @@ secrets = sa.Table(
     comment="envelope NULL: destroyed",
 )
 
+reminders = sa.Table(
+    "reminders",
+    metadata,
+    _owner(),
+    _text("domain", key=True),
+    _text("provider", key=True),
+    _text("connection", key=True),
+    _number("wanted_at", optional=True),
+    _number("leased_until"),
+    _number("runs_at"),
+    sa.Index(None, "runs_at"),
+    comment="runs_at: wanted_at, or the end of the lease when that is later",
+)
+
 revisions = sa.Table(
     "revisions",
     metadata,

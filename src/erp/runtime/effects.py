@@ -179,17 +179,26 @@ def outbox_event(call: Call, event: EmittedEvent, number: int) -> OutboxEvent:
     action = call.action
     if action.area == "services":
         return service_event(action.group, call.tenant, event, f"{call.request_id}-{number}", call.traceparent)
+    return provider_event(
+        action.group, call.provider, call.tenant, event, f"{call.request_id}-{number}", call.traceparent
+    )
+
+
+def provider_event(
+    domain: str, provider: str, tenant: str, event: EmittedEvent, fallback_id: str, traceparent: str
+) -> OutboxEvent:
+    """Wrap an event of a provider for delivery."""
     return OutboxEvent(
-        tenant=call.tenant,
-        id=event.id or f"{call.request_id}-{number}",
-        topic=f"provider.events.{action.group}.{call.provider}.{event.name}",
-        type=f"erp.{action.group}.{event.name}",
-        source=f"/providers/{action.group}/{call.provider}",
+        tenant=tenant,
+        id=event.id or fallback_id,
+        topic=f"provider.events.{domain}.{provider}.{event.name}",
+        type=f"erp.{domain}.{event.name}",
+        source=f"/providers/{domain}/{provider}",
         time=now(),
         data=event.data,
         key=event.key,
         subject=event.subject,
-        traceparent=call.traceparent or None,
+        traceparent=traceparent or None,
     )
 
 

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from erp.runtime.translation import is_cancelled, translated
 if TYPE_CHECKING:
     from erp.runtime.catalog import ProviderCatalog
     from erp.runtime.manifest import ProviderManifest
-    from erp.runtime.ports import Connection, Identity, SecretVault
+    from erp.runtime.ports import Connection, Identity, LinkMaker, Reminders, SecretVault
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +96,8 @@ class ProviderPool:
         models_dir: Path,
         vault: SecretVault,
         identity: Identity,
+        links: LinkMaker,
+        reminders: Reminders,
         settings: PoolSettings | None = None,
     ) -> None:
         self.catalog = catalog
@@ -103,6 +106,8 @@ class ProviderPool:
         self._models_dir = models_dir
         self._vault = vault
         self._identity = identity
+        self._links = links
+        self._reminders = reminders
         self._open: dict[Key, OpenProvider] = {}
         self._flights: dict[Key, _Flight] = {}
         self._opening: set[asyncio.Task[OpenProvider]] = set()
@@ -205,6 +210,8 @@ class ProviderPool:
             shared_dir=self._models_dir,
             vault=self._vault,
             identity=self._identity,
+            links=self._links.of(*key_of(connection)),
+            remind=partial(self._reminders.set, *key_of(connection)),
         )
 
     async def health(self, connection: Connection) -> Health:

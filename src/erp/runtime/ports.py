@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
@@ -54,6 +55,60 @@ class SecretVault(Protocol):
     async def versions(self, tenant: str, path: str) -> list[SecretVersion]: ...
     async def list(self, tenant: str, prefix: str) -> list[str]: ...
     async def delete(self, tenant: str, path: str) -> bool: ...
+
+
+LinkPurpose = Literal["objects", "webhooks"]
+"""The path of the gateway a link leads to: ``/objects/...`` or ``/webhooks/...``."""
+
+
+class Links(Protocol):
+    """URLs of the gateway that let their holder do one thing with one connection, without a key."""
+
+    def make(
+        self, purpose: LinkPurpose, claims: Mapping[str, str], *, expires_at: datetime.datetime | None = None
+    ) -> str:
+        """Return an absolute URL; who opens it makes the gateway call the provider with ``claims``.
+
+        ``objects``: ``{"method": "GET" | "PUT", "key": ..., "content_type"?}``, for ``read`` and ``put``.
+        ``webhooks``: ``{"receiver": ...}``, for ``receive``. The link is sealed: nobody else can make or
+        read one. It cannot be taken back before ``expires_at``; a receiver that must be closed is closed
+        by the provider, which answers ``not_found``.
+        """
+
+
+class LinkMaker(Protocol):
+    """Gives every connection its ``Links``."""
+
+    def of(self, tenant: str, domain: str, provider: str, connection: str) -> Links: ...
+
+
+class Reminder(Protocol):
+    """Work of one connection that this process has taken on."""
+
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def domain(self) -> str: ...
+    @property
+    def provider(self) -> str: ...
+    @property
+    def connection(self) -> str: ...
+
+
+class Reminders(Protocol):
+    """Times at which connections have work to do, kept through restarts."""
+
+    async def set(self, tenant: str, domain: str, provider: str, connection: str, due: datetime.datetime) -> None:
+        """Have the connection's ``work`` run at ``due`` or soon after; an earlier reminder stands."""
+
+    async def next_due_seconds(self) -> float | None:
+        """Return how long until the earliest reminder; None when there is none."""
+
+    async def claim(self, *, limit: int, lease_seconds: float) -> Sequence[Any]:
+        """Take on ``Reminder``s that are due; nobody else gets them before the lease ends."""
+
+    async def settle(self, reminder: Any, due: datetime.datetime | None) -> None:
+        """End the lease of what ``claim`` returned and remind again at ``due``; None: only when asked again."""
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,9 +239,14 @@ __all__ = [
     "EmittedEvent",
     "Identity",
     "Journal",
+    "LinkMaker",
+    "LinkPurpose",
+    "Links",
     "OutboxEvent",
     "Policy",
     "Quotas",
+    "Reminder",
+    "Reminders",
     "SecretVault",
     "SecretVersion",
 ]

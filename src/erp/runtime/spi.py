@@ -7,7 +7,8 @@ nothing else: it never retries, logs calls, meters, caches, checks tenants or as
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+import datetime
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
@@ -18,7 +19,7 @@ from msgspec import UNSET, UnsetType
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import FieldError, ProviderError
 from erp.runtime.context import Actor, CallContext
-from erp.runtime.ports import Identity, SecretVault, SecretVersion
+from erp.runtime.ports import Identity, Links, SecretVault, SecretVersion
 
 __all__ = [
     "UNSET",
@@ -33,9 +34,11 @@ __all__ = [
     "OpenContext",
     "Provider",
     "ProviderError",
+    "Remind",
     "SecretVersion",
     "Stream",
     "UnsetType",
+    "Worker",
 ]
 
 Config: TypeAlias = Mapping[str, Any]
@@ -43,6 +46,8 @@ Config: TypeAlias = Mapping[str, Any]
 
 ErrorTable: TypeAlias = Mapping[type[BaseException], ErrorCode]
 """Exception type -> error code; the most specific type wins. Kept in ``Provider.translate``."""
+
+Remind: TypeAlias = Callable[[datetime.datetime], Awaitable[None]]
 
 Stream: TypeAlias = AsyncGenerator
 """What a streaming action returns: an async generator of result items."""
@@ -78,6 +83,11 @@ class OpenContext:
     """A directory all tenants of this provider share (models, downloaded files)."""
     vault: SecretVault = field(repr=False)
     identity: Identity = field(repr=False)
+    links: Links = field(repr=False)
+    """Makes URLs of the gateway that reach this connection without a key."""
+    remind: Remind = field(repr=False)
+    """``await remind(due)``: have ``work`` run at ``due`` (an aware ``datetime``) or soon after, also after a
+    restart, and also when the provider has been closed meanwhile; an earlier reminder stands."""
 
 
 @runtime_checkable
@@ -106,3 +116,16 @@ class Provider(Protocol):
 
     async def health(self) -> Health:
         """Ask the peer now and answer what is true."""
+
+
+@runtime_checkable
+class Worker(Protocol):
+    """A provider with work of its own: deliveries to retry, rules to apply, leases to end."""
+
+    async def work(self, context: CallContext) -> datetime.datetime | None:
+        """Do what is due now and answer when there is more to do; None when nothing is planned.
+
+        Called after ``remind``, one at a time per connection, with a deadline of 60 s; what is not done by then is
+        cancelled and called again. Events emitted on ``context`` are delivered as those of a call are.
+        Running twice for one reminder must do no harm: a process may die in between.
+        """

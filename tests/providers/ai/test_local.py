@@ -342,7 +342,8 @@ from erp.providers.ai.local.provider import LocalAi
 from erp.runtime.spi import OpenContext
 here = pathlib.Path({str(tmp_path)!r})
 async def main():
-    place = OpenContext(tenant="a", connection="b", data_dir=here, shared_dir=here, vault=None, identity=None)
+    place = OpenContext(tenant="a", connection="b", data_dir=here, shared_dir=here,
+                        vault=None, identity=None, links=None, remind=None)
     provider = LocalAi({{}}, place)
     await provider.open()
     print((await provider.embed(EmbedRequest(texts=["order"]), None)).model)

@@ -28,7 +28,7 @@ from erp.runtime.spi import OpenContext
 async def main():
     home = Path(sys.argv[1])
     log = EventLog({}, OpenContext(tenant="acme", connection="default", data_dir=home, shared_dir=home,
-                                   vault=None, identity=None))
+                                   vault=None, identity=None, links=None, remind=None))
     await log.open()
     ctx = CallContext(tenant="acme", actor=Actor(id="a", tenant="acme"), request_id="r", deadline=time.monotonic() + 60)
     async def publish(n):

@@ -6,7 +6,7 @@ import asyncio
 import datetime
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -159,14 +159,7 @@ async def test_the_webhook_id_is_the_same_for_every_attempt_and_differs_between_
 
 
 async def test_two_tenants_never_share_a_webhook_id(open_context: OpenContext, call: CallContext) -> None:
-    other = OpenContext(
-        tenant="globex",
-        connection="default",
-        data_dir=open_context.data_dir,
-        shared_dir=open_context.shared_dir,
-        vault=open_context.vault,
-        identity=open_context.identity,
-    )
+    other = replace(open_context, tenant="globex")
     async with receiving() as receiver:
         for context in (open_context, other):
             async with opened(context, receiver.url) as provider:
