@@ -18,6 +18,7 @@ from erp.gateway.configuration import Configuration
 from erp.gateway.credentials import Credentials
 from erp.gateway.discovery import Discovery
 from erp.gateway.invoke import InvokeRoute
+from erp.gateway.links import LinkRoutes
 from erp.gateway.status import Status
 from erp.runtime.calls import Calls
 from erp.runtime.caretaker import Caretaker
@@ -203,6 +204,7 @@ class Layer:
             discovery=Discovery(self.catalog, self.plans, self.pool, self.metrics),
             configuration=configuration,
             administration=administration,
+            links=LinkRoutes(self.links, self.calls, self.control.tenants),
             status=Status(self.calls, self.metrics, {"control_plane": self.control.ping}, credentials),
         )
         return Gateway(InvokeRoute(self.calls, self.catalog, credentials), rest)

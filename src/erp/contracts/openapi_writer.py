@@ -90,6 +90,7 @@ def _tags(authored: Authored) -> list[dict[str, str]]:
         "discovery": "What there is.",
         "connections": "A tenant's configured providers.",
         "administration": "Tenants, keys, quotas, audit.",
+        "links": "URLs that need no key.",
         "status": "The process itself.",
     }
     contracts = {f"{item.kind}: {item.name}": item.document["summary"] for item in authored.contracts}
@@ -120,6 +121,8 @@ def _operation(operation_id: str, operation: dict[str, Any]) -> dict[str, Any]:
     if "request" in operation:
         schema = {"$ref": f"{PREFIX}{pascal_of(operation_id)}Request"}
         found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    if "request_bytes" in operation:
+        found["requestBody"] = {"content": _any_bytes(operation["request_bytes"])}
     found["responses"] = _responses(operation)
     return found
 
@@ -136,12 +139,16 @@ def _query(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 def _responses(operation: dict[str, Any]) -> dict[str, Any]:
     status = operation.get("status", 200)
     responses = {str(status): _success(operation)}
+    if operation.get("part"):
+        responses["206"] = _response("A part of it.", _any_bytes(operation["bytes"]))
+    for other, text in operation.get("empty", {}).items():
+        responses[str(other)] = {"description": text, "headers": _headers("X-Request-Id")}
     for other, name in operation.get("also", {}).items():
         content = {"application/json": {"schema": {"$ref": PREFIX + name}}}
         if not operation.get("public"):
             content["application/problem+json"] = {"schema": {"$ref": f"{PREFIX}Problem"}}
         responses[str(other)] = _response(operation["summary"], content)
-    common = set() if operation.get("public") else {401, 403, 429, 431, 500, 503}
+    common = set() if operation.get("public") and not operation.get("link") else {401, 403, 429, 431, 500, 503}
     body = _BODY_STATUSES if "request" in operation else {400} if operation.get("headers") else set()
     for problem in sorted({*operation["problems"], *common, *body}):
         responses.setdefault(str(problem), {"$ref": f"#/components/responses/{problem}"})
@@ -160,11 +167,17 @@ def _success(operation: dict[str, Any]) -> dict[str, Any]:
             },
         }
         return _response(operation["summary"], {"application/json": {"schema": schema}})
+    if "bytes" in operation:
+        return _response(operation["summary"], _any_bytes(operation["bytes"]))
     if "text" in operation:
         return _response(operation["summary"], {operation["text"]: {"schema": {"type": "string"}}})
     if "answer" in operation:
         return _response(operation["summary"], {"application/json": {"schema": {"$ref": PREFIX + operation["answer"]}}})
     return {"description": "Done.", "headers": _headers("X-Request-Id")}
+
+
+def _any_bytes(media_type: str) -> dict[str, Any]:
+    return {media_type: {"schema": {}}}
 
 
 def _headers(*names: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from erp.gateway.credentials import Credentials
     from erp.gateway.discovery import Discovery
     from erp.gateway.invoke import InvokeRoute
+    from erp.gateway.links import LinkRoutes
     from erp.gateway.status import Status
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
@@ -59,6 +60,7 @@ def pages(
     configuration: Configuration,
     administration: Administration,
     status: Status,
+    links: LinkRoutes,
     lifespan: Lifespan | None = None,
 ) -> Starlette:
     """Return the application behind every URL that is not a call."""
@@ -70,6 +72,8 @@ def pages(
     routes = [
         Route("/healthz", status.alive),
         Route("/readyz", status.ready),
+        Route("/objects/{token}", links.objects, methods=["GET", "PUT"]),
+        Route("/webhooks/{token}", links.webhooks, methods=["GET", "POST", "PUT"]),
         route("/metrics", status.metrics),
         route("/openapi.json", status.openapi),
         route("/asyncapi.json", status.asyncapi),

@@ -33,16 +33,25 @@ async def read_json(inbound: Inbound, receive: Receive) -> bytes:
     if kind is not None and not kind.lower().startswith("application/json"):
         message = f"The body must be application/json, not {kind[:100]!r}."
         raise ProviderError(ErrorCode.INVALID_ARGUMENT, message, status=415)
+    body = await read(inbound, receive)
+    check_depth(body)
+    return body
+
+
+async def read(inbound: Inbound, receive: Receive) -> bytes:
+    """Return the whole body of a request, whatever it is.
+
+    Raises:
+        ProviderError: ``invalid_argument`` (413 too large, 408 too slow) or ``cancelled`` when the caller went away.
+    """
     declared = inbound.content_length
     if declared is not None and declared.isdigit() and int(declared) > MAX_BODY_BYTES:
         raise _too_large()
     try:
-        body = await TimeLimit(BODY_SECONDS).keep(_whole(receive))
+        return await TimeLimit(BODY_SECONDS).keep(_whole(receive))
     except TimeoutError:
         message = f"The body did not arrive within {BODY_SECONDS:g} seconds."
         raise ProviderError(ErrorCode.INVALID_ARGUMENT, message, status=408) from None
-    check_depth(body)
-    return body
 
 
 async def _whole(receive: Receive) -> bytes:

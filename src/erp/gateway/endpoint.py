@@ -90,22 +90,31 @@ Handler = Callable[[Visit], Awaitable[tuple[int, Any]]]
 def endpoint(credentials: Credentials, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     """Wrap ``handler`` (which returns status and answer) for Starlette's router."""
 
-    async def serve(request: Request) -> Response:
+    async def identified(request: Request, inbound: Inbound) -> Response:
+        actor = await credentials.actor(inbound)
+        status, answer = await handler(Visit(request, inbound, actor))
+        return answer if isinstance(answer, Response) else reply(inbound, status, answer)
+
+    return guarded(identified)
+
+
+def guarded(
+    serve: Callable[[Request, Inbound], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """Wrap ``serve``: whatever goes wrong in it is answered as a problem."""
+
+    async def answer(request: Request) -> Response:
         inbound = Inbound(request.scope["headers"])
         try:
             inbound.check()
-            actor = await credentials.actor(inbound)
-            status, answer = await handler(Visit(request, inbound, actor))
+            return await serve(request, inbound)
         except ProviderError as error:
             return problem(inbound, error, request.url.path)
         except Exception:  # noqa: BLE001  (whatever it was, the caller gets a problem)
             _log.exception("request %s failed", inbound.request_id)
             return problem(inbound, unforeseen(), request.url.path)
-        if isinstance(answer, Response):
-            return answer
-        return reply(inbound, status, answer)
 
-    return serve
+    return answer
 
 
 def unforeseen() -> ProviderError:

@@ -193,7 +193,7 @@ class Calls:
 
     async def _admit(self, call: Call) -> Any:
         if call.actor.kind != "service":
-            await self._limit(call.tenant)
+            await self.limit(call.tenant)
             _check_key(call.idempotency_key)
         request = call.request
         if request is None:
@@ -201,7 +201,12 @@ class Calls:
         self._authorise(call)
         return request
 
-    async def _limit(self, tenant: str) -> None:
+    async def limit(self, tenant: str) -> None:
+        """Take one unit of the tenant's rate limit and quota.
+
+        Raises:
+            ProviderError: ``rate_limited``, ``quota_exhausted``.
+        """
         bucket = self.known_bucket(tenant) or await self.tenant_bucket(tenant)
         wait = bucket.take()
         if wait:

@@ -10,6 +10,7 @@ import base64
 import binascii
 import datetime
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 
@@ -26,6 +27,7 @@ from erp.runtime.ports import LinkPurpose
 NONCE_BYTES = 12
 KEY_BYTES = 32
 _CONTEXT = b"erp link 1"
+_TOKEN = re.compile("[A-Za-z0-9_-]{1,16384}")
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -69,6 +71,8 @@ class SealedLinks:
             ProviderError: ``not_found`` when it is none of ours or was made for another purpose,
                 ``permission_denied`` when its time is over.
         """
+        if not _TOKEN.fullmatch(token):
+            raise _no_such_link()
         try:
             sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
             opened = self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _CONTEXT)
