@@ -99,6 +99,7 @@ class ProviderPool:
         links: LinkMaker,
         reminders: Reminders,
         settings: PoolSettings | None = None,
+        load: Callable[[ProviderManifest], type[Any]] = loader.load,
     ) -> None:
         self.catalog = catalog
         self.settings = settings or PoolSettings()
@@ -107,6 +108,8 @@ class ProviderPool:
         self._vault = vault
         self._identity = identity
         self._links = links
+        self.load = load
+        """Finds the class of a provider."""
         self._reminders = reminders
         self._open: dict[Key, OpenProvider] = {}
         self._flights: dict[Key, _Flight] = {}
@@ -180,7 +183,7 @@ class ProviderPool:
         """Open a provider without putting it in the pool (to try a configuration)."""
         manifest = self.catalog.provider(connection.domain, connection.provider)
         config = await self._resolved_config(manifest, connection)
-        provider = loader.load(manifest)(config, self._context(connection))
+        provider = self.load(manifest)(config, self.place(connection))
         try:
             async with asyncio.timeout(self.settings.open_timeout_seconds):
                 await provider.open()
@@ -199,7 +202,8 @@ class ProviderPool:
             config[name] = await self._vault.get(connection.tenant, path, int(version) if version else None)
         return config
 
-    def _context(self, connection: Connection) -> OpenContext:
+    def place(self, connection: Connection) -> OpenContext:
+        """Return where the provider of ``connection`` lives; makes its folder."""
         where = Path(connection.domain, connection.provider, safe_name(connection.name))
         data_dir = self._data_dir / "tenants" / safe_name(connection.tenant) / where
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,0 +1,94 @@
+"""A whole layer in a temporary folder for conformance cases to run in."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import msgspec
+
+from erp.gateway.configuration import secret_prefix, split_secrets
+from erp.main import Layer, Settings, running
+from erp.runtime.conformance.host import ALPHA, BETA, PATIENT, Ask, Connect, Disconnect, Host
+from erp.runtime.pool import SECRET_SCHEME
+from erp.runtime.ports import Connection
+
+if TYPE_CHECKING:
+    from erp.runtime.manifest import ProviderManifest
+
+Load = Callable[["ProviderManifest"], type[Any]]
+
+
+@contextlib.asynccontextmanager
+async def hosting(*, load: Load | None = None, drop_in: Path | None = None) -> AsyncIterator[Host]:
+    """Run a layer with the tenants of conformance cases for the length of a block.
+
+    Args:
+        load: finds the class of a provider; None: as always.
+        drop_in: folder with provider folders to be known beside the installed ones.
+    """
+    with tempfile.TemporaryDirectory(prefix="erp-conformance-") as folder:
+        data_dir = _prepared(Path(folder), drop_in)
+        async with running(Settings(data_dir=data_dir, database_url=None, log_level="error")) as layer:
+            if load is not None:
+                layer.pool.load = load
+            ask = await _asking(layer)
+            yield Host(layer.calls, layer.catalog, layer.pool, ask, *_connecting(layer), data_dir)
+
+
+def _prepared(folder: Path, drop_in: Path | None) -> Path:
+    if drop_in is not None:
+        (folder / "providers").symlink_to(drop_in.absolute())
+    return folder
+
+
+async def _asking(layer: Layer) -> Ask:
+    keys = {}
+    for tenant in (ALPHA, BETA):
+        await layer.control.tenants.create(tenant)
+        _, keys[tenant] = await layer.control.api_keys.create(tenant, role="admin")
+    transport = httpx2.ASGITransport(app=layer.application())
+    client = httpx2.AsyncClient(transport=transport, base_url="http://layer", timeout=60.0)
+
+    async def ask(method: str, path: str, tenant: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
+        headers = {"authorization": f"Bearer {keys[tenant]}", "content-type": "application/json"}
+        content = None if body is None else msgspec.json.encode(body)
+        answer = await client.request(method, path, content=content, headers=headers)
+        return answer.status_code, msgspec.json.decode(answer.content) if answer.content else None
+
+    return ask
+
+
+def _connecting(layer: Layer) -> tuple[Connect, Disconnect]:
+    """Connections straight into the control plane: every case needs one, and most are not about configuring."""
+
+    async def connect(tenant: str, manifest: ProviderManifest, name: str, config: Mapping[str, Any]) -> None:
+        plain, secrets = split_secrets(manifest, config)
+        wanted = Connection(
+            tenant=tenant,
+            domain=manifest.domain,
+            provider=manifest.name,
+            name=name,
+            revision="",
+            config=plain,
+            secrets={},
+            policy=PATIENT,
+        )
+        references = {field: await _kept(layer, wanted, field, value) for field, value in secrets.items()}
+        await layer.control.connections.put(msgspec.structs.replace(wanted, secrets=references))
+
+    async def disconnect(tenant: str, manifest: ProviderManifest, name: str) -> None:
+        await layer.control.connections.delete(tenant, manifest.domain, manifest.name, name)
+        layer.plans.forget(tenant)
+        layer.pool.discard(tenant, manifest.domain, manifest.name, name)
+
+    return connect, disconnect
+
+
+async def _kept(layer: Layer, target: Connection, field: str, value: str) -> str:
+    path = f"{secret_prefix(target)}{field}"
+    return f"{SECRET_SCHEME}{path}#{await layer.vault.put(target.tenant, path, value)}"

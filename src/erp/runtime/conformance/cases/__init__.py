@@ -1,0 +1,1 @@
+"""The cases: one module for each domain, and those of every domain."""

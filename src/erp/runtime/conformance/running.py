@@ -1,0 +1,131 @@
+"""Runs cases, one after the other, and says what became of each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from erp.errors import ProviderError
+from erp.runtime.conformance.bench import Bench, Recording
+from erp.runtime.conformance.case import Case, cases_for
+from erp.runtime.conformance.outcome import Outcome
+
+if TYPE_CHECKING:
+    from erp.runtime.conformance.host import Host
+    from erp.runtime.manifest import ProviderManifest
+
+CASE_SECONDS = 30.0
+CHANCES = 3
+"""Of cases that measure time."""
+
+
+async def run(
+    host: Host,
+    manifest: ProviderManifest,
+    config: Mapping[str, Any],
+    *,
+    only: Sequence[str] = (),
+) -> AsyncGenerator[Outcome]:
+    """Run the cases of a provider and yield each outcome as it is known.
+
+    Args:
+        host: the layer to run them in.
+        manifest: of the provider.
+        config: with which it works, secrets in plain text.
+        only: ids of cases; empty means all.
+    """
+    run_ = Run(host, manifest, config)
+    for one in cases_for(manifest):
+        if not only or one.id in only:
+            yield await run_.outcome(one)
+
+
+class Run:
+    """One provider's cases and what they have recorded."""
+
+    def __init__(self, host: Host, manifest: ProviderManifest, config: Mapping[str, Any]) -> None:
+        self._host = host
+        self._manifest = manifest
+        self._config = config
+        secrets = {str(config[name]) for name in manifest.secret_fields if name in config}
+        self.recording = Recording(secrets=secrets)
+        gaps = manifest.conformance.get("gaps") or []
+        self._gaps = {gap["case"]: gap for gap in gaps}
+
+    async def outcome(self, one: Case) -> Outcome:
+        """Run one case."""
+        if missing := self._missing(one):
+            return Outcome(one, "not_run", reason=missing)
+        started = time.perf_counter()
+        failure = await self._failure(one)
+        for _ in range(CHANCES - 1 if one.is_timed else 0):
+            failure = failure and await self._failure(one)
+        seconds = time.perf_counter() - started
+        gap = self._gaps.get(one.id)
+        if gap is not None:
+            text = f"{gap['kind']}: {gap['reason']}"
+            if failure is None:
+                return Outcome(
+                    one, "closed_gap", seconds, f"It passes now: remove the gap ({text}) from provider.yaml."
+                )
+            return Outcome(one, "gap", seconds, text)
+        if failure is None:
+            return Outcome(one, "passed", seconds)
+        trace = "".join(traceback.format_exception(failure))
+        return Outcome(one, "failed", seconds, _explained(failure), trace)
+
+    def _missing(self, one: Case) -> str:
+        conformance = self._manifest.conformance
+        if one.needs == "server" and not conformance.get("unreachable"):
+            return "provider.yaml does not say (conformance.unreachable) with which settings the peer cannot be reached"
+        if one.needs == "credentials" and not conformance.get("wrong_credentials"):
+            return "provider.yaml does not say (conformance.wrong_credentials) which credentials the peer refuses"
+        return ""
+
+    async def _failure(self, one: Case) -> BaseException | None:
+        bench = Bench(self._host, self._manifest, self._config, self.recording)
+        try:
+            with _captured(self.recording.logs):
+                async with asyncio.timeout(CASE_SECONDS):
+                    await one.proof(bench)
+        except Exception as failure:  # noqa: BLE001  (whatever a provider raises is a finding)
+            return failure
+        finally:
+            await bench.close()
+        return None
+
+
+def _explained(failure: BaseException) -> str:
+    if isinstance(failure, AssertionError):
+        return str(failure)
+    if isinstance(failure, ProviderError):
+        detail = f" ({failure.detail})" if failure.detail else ""
+        return f"a call was answered {failure.code}: {failure.message}{detail}"
+    if isinstance(failure, TimeoutError):
+        return f"the case did not end within {CASE_SECONDS:g} s"
+    return f"{type(failure).__name__}: {failure}"
+
+
+class _Lines(logging.Handler):
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(logging.DEBUG)
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(self.format(record))
+
+
+@contextmanager
+def _captured(lines: list[str]) -> Iterator[None]:
+    """Keep what is logged meanwhile."""
+    handler, root = _Lines(lines), logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
