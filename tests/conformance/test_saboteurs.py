@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 AT_ONCE = 12
 ALONE = {"LIFE-01", "LIFE-06"}
 """Cases that count what the whole process holds."""
+COVERAGE = "CALL-06"
+"""Judges whether all cases of a provider have run, which a saboteur's are not."""
 
 
 def test_every_case_has_a_saboteur() -> None:
@@ -72,9 +74,14 @@ class Trial:
     """One saboteur before the cases of its own kind: those of its domain, or of every domain."""
 
     def __init__(self, host: Host, saboteur: Saboteur, manifest: ProviderManifest) -> None:
-        wanted = next(case for case in all_cases() if case.id == saboteur.case)
         self.saboteur = saboteur
-        self.cases = [case for case in cases_for(manifest) if case.domain == wanted.domain or case.id in saboteur.also]
+        wanted = {saboteur.case, *saboteur.also}
+        domains = {case.domain for case in all_cases() if case.id in wanted}
+        self.cases = [
+            case
+            for case in cases_for(manifest)
+            if case.domain in domains and (case.id != COVERAGE or COVERAGE in wanted)
+        ]
         self.caught: dict[str, str] = {}
         self._run = Run(host, manifest, manifest.conformance.get("config") or {})
 

@@ -278,3 +278,25 @@ class WritersRace:
             entry = self._entries.find(request.key)  # type: ignore[attr-defined]
             request.expected_version = str(entry.version)
         return await super().compare_and_set(request, context)  # type: ignore[misc]
+
+
+ALL = ("ttl", "tti", "tags", "prefix_invalidation", "atomic_increment", "compare_and_set")
+
+
+def without(capability: str) -> dict[str, Any]:
+    return {"capabilities": [name for name in ALL if name != capability]}
+
+
+@breaks("CACHE-24", ref=REF, manifest=without("ttl"))
+class TtlIsTakenAndNotDeclared:
+    """Nothing else is wrong with it."""
+
+
+@breaks("CACHE-32", ref=REF, manifest=without("tti"))
+class TtiIsTakenAndNotDeclared:
+    """Nothing else is wrong with it."""
+
+
+@breaks("CACHE-43", ref=REF, manifest=without("tags"))
+class TagsAreTakenAndNotDeclared:
+    """Nothing else is wrong with it."""

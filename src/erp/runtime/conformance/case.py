@@ -32,6 +32,8 @@ class Case:
     domain: str | None
     """None: of every domain."""
     capability: str | None
+    without: str | None
+    """A capability that must not be declared: the case shows what is refused instead."""
     needs: Needs | None
     is_last: bool
     """True when it judges what all other cases have recorded."""
@@ -46,6 +48,8 @@ class Case:
     def applies_to(self, manifest: ProviderManifest) -> bool:
         """Whether the provider has what the case is about."""
         if self.domain not in {None, manifest.domain} or not _has(manifest, self.needs):
+            return False
+        if self.without is not None and self.without in manifest.capabilities:
             return False
         return self.capability is None or self.capability in manifest.capabilities
 
@@ -65,6 +69,7 @@ def case(
     id: str,  # noqa: A002  (the specification calls it id)
     *,
     capability: str | None = None,
+    without: str | None = None,
     needs: Needs | None = None,
     last: bool = False,
     timed: bool = False,
@@ -79,7 +84,7 @@ def case(
             message = f"{id} is malformed or taken."
             raise ValueError(message)
         rule = " ".join((inspect.getdoc(proof) or "").split())
-        _known[id] = Case(id, rule, proof, _domain_of(proof.__module__), capability, needs, last, timed)
+        _known[id] = Case(id, rule, proof, _domain_of(proof.__module__), capability, without, needs, last, timed)
         return proof
 
     return register

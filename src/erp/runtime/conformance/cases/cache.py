@@ -155,6 +155,29 @@ async def expire_gives_a_new_lifetime_from_now(bench: Bench) -> None:
     await bench.equal("expire", {"key": "k", "ttl_seconds": 30}, {"found": False})
 
 
+async def _refuses(bench: Bench, **setting: Any) -> None:
+    await bench.refused("unsupported", "set", {"key": "k", "value": 1, **setting})
+    await bench.equal("get", {"key": "k"}, {"found": False})
+
+
+@case("CACHE-24", without="ttl")
+async def a_ttl_that_cannot_be_kept_is_refused(bench: Bench) -> None:
+    """Without the capability ``ttl``, ``set`` with ``ttl_seconds`` MUST be refused with ``unsupported``."""
+    await _refuses(bench, ttl_seconds=30)
+
+
+@case("CACHE-32", without="tti")
+async def a_tti_that_cannot_be_kept_is_refused(bench: Bench) -> None:
+    """Without the capability ``tti``, ``set`` with ``tti_seconds`` MUST be refused with ``unsupported``."""
+    await _refuses(bench, tti_seconds=30)
+
+
+@case("CACHE-43", without="tags")
+async def tags_that_cannot_be_kept_are_refused(bench: Bench) -> None:
+    """Without the capability ``tags``, ``set`` with ``tags`` MUST be refused with ``unsupported``."""
+    await _refuses(bench, tags=["x"])
+
+
 @case("CACHE-30", capability="tti", timed=True)
 async def an_entry_that_is_read_stays(bench: Bench) -> None:
     """An entry with ``tti_seconds`` MUST stay as long as it is read within that time, and go when it is not."""
