@@ -8,6 +8,7 @@ import typer
 
 from erp import __version__
 from erp.cli import contracts, keys, models, tenants
+from erp.cli.conformance import conformance
 from erp.cli.demo import demo
 from erp.cli.serve import serve
 
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(demo)
+app.command()(conformance)
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(keys.app, name="keys")
 app.add_typer(contracts.app, name="contracts")

@@ -27,9 +27,28 @@ def generate() -> None:
     except AuthoredError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
+    changed += _written_specification()
     for path in changed:
         typer.echo(path)
     typer.echo(f"{len(changed)} files changed")
+
+
+def _specification() -> dict[Path, str]:
+    """The page that the conformance cases make; nothing where there are no docs (an installed wheel)."""
+    from erp.contracts.authored import PACKAGE
+    from erp.runtime.conformance.spec import provider_spec
+
+    folder = PACKAGE.parents[1] / "docs" / "reference"
+    return {folder / "provider-spec.md": provider_spec()} if folder.is_dir() else {}
+
+
+def _written_specification() -> list[Path]:
+    changed = []
+    for path, text in _specification().items():
+        if not path.is_file() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8")
+            changed.append(path)
+    return changed
 
 
 @app.command()
@@ -46,6 +65,7 @@ def check() -> None:
     except AuthoredError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
+    found += [path for path, text in _specification().items() if not path.is_file() or path.read_text("utf-8") != text]
     for path in found:
         typer.echo(f"{path} is not what the contracts say", err=True)
     if found:
