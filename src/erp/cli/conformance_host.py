@@ -36,8 +36,9 @@ async def hosting(*, load: Load | None = None, drop_in: Path | None = None) -> A
         async with running(Settings(data_dir=data_dir, database_url=None, log_level="error")) as layer:
             if load is not None:
                 layer.pool.load = load
-            ask = await _asking(layer)
-            yield Host(layer.calls, layer.catalog, layer.pool, ask, *_connecting(layer), data_dir)
+            keys = await _tenants(layer)
+            ask = _asking(layer, keys)
+            yield Host(layer.calls, layer.catalog, layer.pool, ask, *_connecting(layer), data_dir, keys)
 
 
 def _prepared(folder: Path, drop_in: Path | None) -> Path:
@@ -46,11 +47,16 @@ def _prepared(folder: Path, drop_in: Path | None) -> Path:
     return folder
 
 
-async def _asking(layer: Layer) -> Ask:
+async def _tenants(layer: Layer) -> dict[str, str]:
+    """Make the tenants; return the key of each one's administrator."""
     keys = {}
     for tenant in (ALPHA, BETA):
         await layer.control.tenants.create(tenant)
         _, keys[tenant] = await layer.control.api_keys.create(tenant, role="admin")
+    return keys
+
+
+def _asking(layer: Layer, keys: Mapping[str, str]) -> Ask:
     transport = httpx2.ASGITransport(app=layer.application())
     client = httpx2.AsyncClient(transport=transport, base_url="http://layer", timeout=60.0)
 

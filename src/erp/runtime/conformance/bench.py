@@ -237,6 +237,17 @@ class Bench:
             return error
         raise CaseError(f"{action} {_short(params)} must be refused with {code}, and answered {_short(result)}")
 
+    async def refused_stream(
+        self, code: str, action: str, params: Mapping[str, Any] | None = None, *, tenant: str = ALPHA
+    ) -> ProviderError:
+        """Call a streaming action that must be refused with ``code`` before its first item; return the refusal."""
+        try:
+            items = await self.items(action, params, take=1, tenant=tenant)
+        except ProviderError as error:
+            require(error.code == code, f"{action} {_short(params)} was refused with {error.code}, not {code}: {error}")
+            return error
+        raise CaseError(f"{action} {_short(params)} must be refused with {code}, and answered {len(items)} items")
+
     async def equal(self, action: str, params: Mapping[str, Any], expected: Mapping[str, Any]) -> Any:
         """Call an action whose result must have (at least) the ``expected`` members; return the result."""
         result = await self.call(action, params)
@@ -250,6 +261,11 @@ class Bench:
         while not await is_true():
             require(time.monotonic() < ends, f"within {seconds:g} s it did not happen that {what}")
             await asyncio.sleep(0.01)
+
+    @staticmethod
+    def decoded(one: Recorded) -> Any:
+        """Return the result of a recorded call as JSON."""
+        return msgspec.json.decode(one.result) if one.result is not None else None
 
     def emitted(self) -> list[tuple[str, dict[str, Any]]]:
         """Name and data of the events that the newest call has emitted."""

@@ -57,3 +57,5 @@ class Host:
     connect: Connect
     disconnect: Disconnect
     data_dir: Path
+    credentials: Mapping[str, str]
+    """Tenant -> a credential of its administrator that the platform's own identity knows."""
