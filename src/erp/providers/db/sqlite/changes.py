@@ -8,8 +8,14 @@ last row id is set to a mark first, which is the only row that the temporary tab
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from typing import Any
 
+from erp.contracts.models.db import Effect, ExecuteResult, Statement
+from erp.providers.db.sqlite.reading import Reading, columns
+from erp.runtime.spi import UNSET, ErrorCode, FieldError, ProviderError
+
+MAX_RETURNED_ROWS = 100_000
 _MARK = -(2**63)
 _SET_MARK = f"INSERT OR REPLACE INTO temp.erp_last_insert VALUES ({_MARK})"  # noqa: S608  (a constant)
 
@@ -39,3 +45,43 @@ class Measured:
         if self._connection.total_changes == self._before:
             return 0, None
         return changed, None if inserted == _MARK else inserted
+
+
+def made(connection: sqlite3.Connection, sql: str, parameters: list[Any], max_bytes: int) -> ExecuteResult:
+    """Run one statement and tell what it changed and returned."""
+    with closing(Measured(connection, sql, parameters)) as change:
+        returned = _returned(Reading(sql, parameters, change.cursor), max_bytes)
+        affected, inserted = change.figures()
+        result = ExecuteResult(rows_affected=affected, last_insert_id=UNSET if inserted is None else inserted)
+        if change.cursor.description is not None:
+            result.columns, result.rows = columns(change.cursor), returned
+        return result
+
+
+def _returned(reading: Reading, max_bytes: int) -> list[list[Any]]:
+    page = reading.page(MAX_RETURNED_ROWS, max_bytes)
+    if page.truncated:
+        message = f"The rows to be returned exceed {max_bytes} bytes or {MAX_RETURNED_ROWS} rows; nothing was changed."
+        raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
+    return page.rows
+
+
+def of_batch(connection: sqlite3.Connection, number: int, statement: Statement, parameters: list[Any]) -> Effect:
+    """Run statement ``number`` of a batch.
+
+    Raises:
+        ProviderError: ``failed_precondition`` when it affects other rows than expected.
+    """
+    with closing(Measured(connection, statement.sql, parameters)) as change:
+        for _ in change.cursor:
+            pass
+        affected, inserted = change.figures()
+    effect = Effect(rows_affected=affected, last_insert_id=UNSET if inserted is None else inserted)
+    if statement.expect_rows is not UNSET and statement.expect_rows != effect.rows_affected:
+        wrong = FieldError(
+            f"/params/statements/{number}",
+            f"affects {effect.rows_affected} rows instead of {statement.expect_rows}",
+        )
+        message = "A statement of the batch did not affect the expected rows; nothing was changed."
+        raise ProviderError(ErrorCode.FAILED_PRECONDITION, message, errors=[wrong])
+    return effect

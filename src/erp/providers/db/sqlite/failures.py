@@ -29,7 +29,7 @@ _TEXTS = {
     "SQLITE_AUTH": "The statement does what is not allowed here: query only reads, execute changes only its own database.",
     "SQLITE_READONLY": "A query cannot write. Use execute.",
     "SQLITE_FULL": "The disk is full; nothing was changed.",
-    "SQLITE_INTERRUPT": "The statement was stopped at the call's deadline; nothing was changed.",
+    "SQLITE_INTERRUPT": "The statement took longer than it may; it was stopped and changed nothing.",
 }
 
 
