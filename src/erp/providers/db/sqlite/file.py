@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from erp.providers.db.sqlite import changes
 from erp.providers.db.sqlite.connections import BUSY_SECONDS, GuardedConnection, Lending, connect
 from erp.providers.db.sqlite.failures import explained
-from erp.providers.db.sqlite.guards import Rules, lifted, set_limits
+from erp.providers.db.sqlite.guards import ROW_SOURCES, Rules, lifted, set_limits
 from erp.runtime.spi import ErrorCode, ProviderError
 
 T = TypeVar("T")
@@ -88,6 +88,9 @@ class DatabaseFile:
         made = connect(self.path, mode)
         self._connections.append(made)
         set_limits(made, self._settings.value_bytes)
+        for source in ROW_SOURCES:
+            # Connected before a rule holds: SQLite pretends to create a table for it.
+            made.execute(f"SELECT 1 FROM {source}('[]')")  # noqa: S608  (a constant)
         return made
 
     async def close(self) -> None:

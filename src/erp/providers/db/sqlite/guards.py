@@ -31,6 +31,8 @@ MARK = "erp_last_insert"
 """The provider's own temporary table."""
 _REVEALING = frozenset({"sqlite_stmt", "dbstat", "sqlite_dbpage"})
 """Virtual tables that show other statements or raw pages. Those named pragma_* set things, though they look like tables."""
+ROW_SOURCES = frozenset({"json_each", "json_tree"})
+"""Functions that stand where tables stand."""
 _MODULES = frozenset({"fts3", "fts4", "fts5", "fts4aux", "fts5vocab", "rtree", "rtree_i32", "geopoly"})
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_ATTACHED: 0,
@@ -81,20 +83,23 @@ class OwnFile:
         if action == sqlite3.SQLITE_FUNCTION:
             allowed = self._is_harmless(first, second)
         elif action == sqlite3.SQLITE_READ:
-            allowed = self._is_open(first)
+            allowed = self._is_open(first) or self._is_query(first, second)
         else:
-            allowed = action in READING
+            is_own = is_own_pragma(action, first, second) and first == "data_version"
+            allowed = action in READING or is_own or is_declaring(action, first)
         return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
     def may_write(
         self, action: int, first: str | None, second: str | None, database: str | None, _source: str | None
     ) -> int:
         if action in NEVER or is_temporary(action, first, database):
-            allowed = is_own_check(action, first)
+            allowed = is_own_pragma(action, first, second)
         elif action == sqlite3.SQLITE_FUNCTION:
             allowed = self._is_harmless(first, second) or second in ALTERING
+        elif is_declaring(action, first):
+            allowed = True
         elif action == sqlite3.SQLITE_READ or action in CHANGING_ROWS:
-            allowed = self._is_open(first) or first in (MARK, _CHECK)
+            allowed = self._is_open(first) or first in (MARK, _CHECK) or self._is_query(first, second)
         elif action == sqlite3.SQLITE_CREATE_VTABLE:
             allowed = self._tables is None and (second or "").lower() in _MODULES
         else:
@@ -108,7 +113,11 @@ class OwnFile:
         name = (table or "").lower()
         if name in _REVEALING or name.startswith("pragma_"):
             return False
-        return self._tables is None or name in self._tables
+        return self._tables is None or name in self._tables or name in ROW_SOURCES
+
+    def _is_query(self, table: str | None, column: str | None) -> bool:
+        """Whether it is a named query, of which no column is read; those of tables are renamed to be told apart."""
+        return self._tables is not None and not column and (table or "").startswith("erp_cte_")
 
 
 def is_temporary(action: int, first: str | None, database: str | None) -> bool:
@@ -122,14 +131,22 @@ def is_temporary(action: int, first: str | None, database: str | None) -> bool:
     return action == sqlite3.SQLITE_ALTER_TABLE and first == "temp"
 
 
-def is_own_check(action: int, first: str | None) -> bool:
-    """Tell whether the rows of a table are only checked, as adding a column does."""
-    return action == sqlite3.SQLITE_PRAGMA and first == "quick_check"
+def is_own_pragma(action: int, first: str | None, second: str | None) -> bool:
+    """Tell whether it is a pragma that SQLite itself uses: to search words, and to check rows when a column is added."""
+    return action == sqlite3.SQLITE_PRAGMA and (first == "quick_check" or (first == "data_version" and second is None))
 
 
 def lifted(connection: sqlite3.Connection) -> None:
     """Take the rules away for the provider's own BEGIN, COMMIT and ROLLBACK."""
     connection.set_authorizer(None)
+
+
+def is_declaring(action: int, first: str | None) -> bool:
+    """Tell whether a virtual table is being connected: SQLite then pretends to create it.
+
+    A statement that would really update the schema's table fails for itself (https://www.sqlite.org/schematab.html).
+    """
+    return action == sqlite3.SQLITE_UPDATE and first == "sqlite_master"
 
 
 def set_limits(connection: sqlite3.Connection, value_bytes: int) -> None:

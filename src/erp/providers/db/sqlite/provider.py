@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import AsyncGenerator
 from contextlib import closing
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from erp.contracts.models import db as api
 from erp.contracts.models.db import (
@@ -21,11 +21,12 @@ from erp.contracts.models.db import (
     StreamRequest,
     StreamResult,
 )
-from erp.providers.db.sqlite import catalogue, changes, values
+from erp.providers.db.sqlite import changes
 from erp.providers.db.sqlite.file import DatabaseFile, FileSettings, T, Work
-from erp.providers.db.sqlite.guards import OwnFile
+from erp.providers.db.sqlite.place import FILE, placed
 from erp.providers.db.sqlite.reading import HeldCursors, Reading, columns
 from erp.providers.db.sqlite.transactions import Transactions
+from erp.providers.db.sqlite.wording import AsWritten, Prepared, Wording
 from erp.runtime.spi import (
     UNSET,
     CallContext,
@@ -39,7 +40,7 @@ from erp.runtime.spi import (
     UnsetType,
 )
 
-FILE = "database.sqlite3"
+__all__ = ["FILE", "SqliteDatabase"]
 
 
 class SqliteDatabase:
@@ -53,20 +54,23 @@ class SqliteDatabase:
             snapshots=config.get("max_read_transactions", 8),
             statement_seconds=config.get("max_statement_seconds", 30.0),
             value_bytes=config.get("max_value_bytes", 1_048_576),
+            mode="rw" if config.get("mode") == "pooled" else "rwc",
         )
-        self._file = DatabaseFile(
-            context.data_dir / FILE, settings, OwnFile(config.get("tables"), config.get("functions"))
-        )
+        self._place = placed(config, context)
+        self._wording: Wording = AsWritten()
+        self._file = DatabaseFile(self._place.path, settings, self._place.rules)
         self._transactions = Transactions(
             self._file,
             max_snapshots=settings.snapshots,
             lease_seconds=config.get("max_lease_seconds", 60.0),
-            life_seconds=config.get("max_transaction_seconds", 300.0),
+            life_seconds=self._place.bounded(config.get("max_transaction_seconds", 300.0)),
         )
         self._max_bytes: int = config.get("max_result_bytes", 16_777_216)
 
     async def open(self) -> None:
+        self._place.require()
         await self._file.open()
+        self._wording = self._place.wording()
 
     async def close(self) -> None:
         await self._transactions.close()
@@ -83,36 +87,36 @@ class SqliteDatabase:
     # -- reading ---------------------------------------------------------------------------------
 
     async def query(self, request: QueryRequest, context: CallContext) -> QueryResult:
-        parameters = values.bound(request.parameters)
+        statement = self._wording.prepared(request.sql, request.parameters)
         if not isinstance(request.transaction, UnsetType):
-            return await self._continued(request, request.transaction, parameters, context)
+            return await self._continued(request, request.transaction, statement, context)
         if request.cursor is not UNSET:
             message = "A cursor continues an answer inside its transaction."
             wrong = FieldError("/params/cursor", "is only possible together with transaction")
             raise ProviderError(ErrorCode.INVALID_ARGUMENT, message, errors=[wrong])
 
         def work(connection: sqlite3.Connection) -> QueryResult:
-            with closing(connection.execute(request.sql, parameters)) as cursor:
-                return Reading(request.sql, parameters, cursor).page(request.max_rows, self._max_bytes)
+            with closing(statement.execute(connection)) as cursor:
+                return Reading(statement, cursor).page(request.max_rows, self._max_bytes)
 
         return await self._file.read(work)
 
     async def _continued(
-        self, request: QueryRequest, handle: str, parameters: list[Any], context: CallContext
+        self, request: QueryRequest, handle: str, statement: Prepared, context: CallContext
     ) -> QueryResult:
         async with self._transactions.entered(handle, context) as transaction:
 
             def work(connection: sqlite3.Connection) -> QueryResult:
-                reading = _reading(connection, request, parameters, transaction.cursors)
+                reading = _reading(connection, request, statement, transaction.cursors)
                 return transaction.cursors.page(reading, request.max_rows, self._max_bytes)
 
             return await self._transactions.read(transaction, work)
 
     async def stream(self, request: StreamRequest, context: CallContext) -> AsyncGenerator[StreamResult]:  # noqa: ARG002
-        parameters = values.bound(request.parameters)
+        statement = self._wording.prepared(request.sql, request.parameters)
         async with self._file.reader() as connection:
-            cursor = await self._file.run(connection, lambda open_: open_.execute(request.sql, parameters))
-            reading = Reading(request.sql, parameters, cursor)
+            cursor = await self._file.run(connection, statement.execute)
+            reading = Reading(statement, cursor)
             try:
                 yield StreamResult(columns=columns(cursor))
                 more = True
@@ -129,6 +133,8 @@ class SqliteDatabase:
     async def metadata(self, request: MetadataRequest, context: CallContext) -> MetadataResult:  # noqa: ARG002
         only = None if request.table is UNSET else request.table
         after = "" if request.cursor is UNSET else request.cursor
+
+        catalogue = self._place.catalogue()
 
         def work(connection: sqlite3.Connection) -> MetadataResult:
             found = catalogue.names(connection, after, request.limit + 1, only)
@@ -155,16 +161,16 @@ class SqliteDatabase:
     # -- changing --------------------------------------------------------------------------------
 
     async def execute(self, request: ExecuteRequest, context: CallContext) -> ExecuteResult:
-        parameters = values.bound(request.parameters)
+        statement = self._wording.prepared(request.sql, request.parameters, writes=True)
 
         def work(connection: sqlite3.Connection) -> ExecuteResult:
-            return changes.made(connection, request.sql, parameters, self._max_bytes)
+            return changes.made(connection, statement, self._max_bytes)
 
         return await self._changed(request.transaction, context, work)
 
     async def execute_batch(self, request: ExecuteBatchRequest, context: CallContext) -> ExecuteBatchResult:
         prepared = [
-            (number, statement, values.bound(statement.parameters, f"/params/statements/{number}/parameters"))
+            (number, self._of_batch(number, statement), statement.expect_rows)
             for number, statement in enumerate(request.statements)
         ]
 
@@ -172,6 +178,10 @@ class SqliteDatabase:
             return ExecuteBatchResult(results=[changes.of_batch(connection, *item) for item in prepared])
 
         return await self._changed(request.transaction, context, work)
+
+    def _of_batch(self, number: int, statement: api.Statement) -> Prepared:
+        where = f"/params/statements/{number}/parameters"
+        return self._wording.prepared(statement.sql, statement.parameters, writes=True, where=where)
 
     async def _changed(self, handle: str | UnsetType, context: CallContext, work: Work[T]) -> T:
         if isinstance(handle, UnsetType):
@@ -210,9 +220,7 @@ class SqliteDatabase:
         return api.SavepointResult(done=True)
 
 
-def _reading(
-    connection: sqlite3.Connection, request: QueryRequest, parameters: list[Any], held: HeldCursors
-) -> Reading:
+def _reading(connection: sqlite3.Connection, request: QueryRequest, statement: Prepared, held: HeldCursors) -> Reading:
     if isinstance(request.cursor, UnsetType):
-        return Reading(request.sql, parameters, connection.execute(request.sql, parameters))
-    return held.take(request.cursor, request.sql, parameters)
+        return Reading(statement, statement.execute(connection))
+    return held.take(request.cursor, statement)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from erp.contracts.models.db import Column, QueryResult
 from erp.providers.db.sqlite import values
+from erp.providers.db.sqlite.wording import Prepared
 from erp.runtime.spi import ErrorCode, FieldError, ProviderError
 
 MAX_HELD = 8
@@ -19,8 +19,7 @@ MAX_HELD = 8
 class Reading:
     """A statement that is being read. ``ahead`` is a row that no longer fitted into the page before."""
 
-    sql: str
-    parameters: Sequence[Any]
+    statement: Prepared
     cursor: sqlite3.Cursor
     ahead: Any = None
 
@@ -77,14 +76,14 @@ class HeldCursors:
         self._held[name] = reading
         return name
 
-    def take(self, cursor: str, sql: str, parameters: Sequence[Any]) -> Reading:
+    def take(self, cursor: str, statement: Prepared) -> Reading:
         """Return what was held under ``cursor``.
 
         Raises:
             ProviderError: ``failed_precondition`` when it was used, given up or belongs to another statement.
         """
         reading = self._held.get(cursor)
-        if reading is None or (reading.sql, reading.parameters) != (sql, parameters):
+        if reading is None or reading.statement != statement:
             message = "The cursor does not continue this statement. Send the same sql and parameters, or start again."
             remedy = "unknown, used before, from before a change of the transaction, or of another statement"
             raise ProviderError(ErrorCode.FAILED_PRECONDITION, message, errors=[FieldError("/params/cursor", remedy)])
