@@ -73,6 +73,7 @@ class OwnFile:
         self._tables = None if tables is None else frozenset(table.lower() for table in tables)
         chosen = HARMLESS if functions is None else {function.lower() for function in functions}
         self._functions = HARMLESS & chosen
+        self._counting = self._functions | {"changes", "last_insert_rowid"}
 
     def prepare(self, connection: sqlite3.Connection, *, writes: bool) -> None:
         """Nothing is needed."""
@@ -81,7 +82,7 @@ class OwnFile:
         self, action: int, first: str | None, second: str | None, _database: str | None, _source: str | None
     ) -> int:
         if action == sqlite3.SQLITE_FUNCTION:
-            allowed = self._is_harmless(first, second)
+            allowed = (second or "").lower() in self._functions
         elif action == sqlite3.SQLITE_READ:
             allowed = self._is_open(first) or self._is_query(first, second)
         else:
@@ -95,7 +96,7 @@ class OwnFile:
         if action in NEVER or is_temporary(action, first, database):
             allowed = is_own_pragma(action, first, second)
         elif action == sqlite3.SQLITE_FUNCTION:
-            allowed = self._is_harmless(first, second) or second in ALTERING
+            allowed = (second or "").lower() in self._counting or second in ALTERING
         elif is_declaring(action, first):
             allowed = True
         elif action == sqlite3.SQLITE_READ or action in CHANGING_ROWS:
@@ -105,9 +106,6 @@ class OwnFile:
         else:
             allowed = self._tables is None or action in READING
         return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
-
-    def _is_harmless(self, first: str | None, second: str | None) -> bool:
-        return (second or first or "").lower() in self._functions
 
     def _is_open(self, table: str | None) -> bool:
         name = (table or "").lower()

@@ -105,24 +105,28 @@ class SharedFile:
     def may_write(
         self, action: int, first: str | None, second: str | None, database: str | None, source: str | None
     ) -> int:
-        table = (first or "").lower()
-        if action in CHANGING_ROWS and table in self.tables:
-            is_moving = action == sqlite3.SQLITE_UPDATE and (second or "").lower() == self.tables[table].tenant_column
-            allowed = not is_moving and self._is_near_target(table)
-        elif table == MARK:
+        table, column = (first or "").lower(), (second or "").lower()
+        if table == MARK:
             allowed = database in ("temp", None) and action in CHANGING_ROWS | {sqlite3.SQLITE_READ}
-        elif action == sqlite3.SQLITE_READ and self._is_near_target(table):
-            return sqlite3.SQLITE_OK
+        elif table in self.tables and action in CHANGING_ROWS:
+            allowed = self._is_own_change(action, table, column)
+        elif table in self.tables and action == sqlite3.SQLITE_READ and self._is_looked_up(table, column):
+            allowed = True
         else:
             return self.may_read(action, first, second, database, source)
         return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
-    def _is_near_target(self, table: str) -> bool:
-        """Whether it is the changed table or joined to it by a foreign key, which SQLite itself looks up."""
-        target = self._target
-        if target is None or table not in self.tables:
+    def _is_own_change(self, action: int, table: str, column: str) -> bool:
+        """Whether it changes the target, or what a foreign key to it takes along, but moves no row to another tenant."""
+        target = self.tables.get(self._target or "")
+        if target is None or (action == sqlite3.SQLITE_UPDATE and column == self.tables[table].tenant_column):
             return False
-        return table == target or table in self.tables[target].relatives or target in self.tables[table].relatives
+        return table == self._target or table in target.relatives
+
+    def _is_looked_up(self, table: str, column: str) -> bool:
+        """Whether it is a column of the changed table, or of a foreign key, which SQLite itself looks up."""
+        target = self.tables.get(self._target or "")
+        return target is not None and (table == self._target or column in target.relatives.get(table, ()))
 
     # -- each statement --------------------------------------------------------------------------
 

@@ -16,12 +16,13 @@ LIST = "erp_isolation"
 
 @dataclass(frozen=True, slots=True)
 class PooledTable:
-    """A shared table. ``columns`` are what tenants see; ``relatives`` the tables its foreign keys join it to."""
+    """A shared table. ``columns`` are what tenants see."""
 
     name: str
     tenant_column: str
     columns: tuple[str, ...]
-    relatives: frozenset[str]
+    relatives: dict[str, set[str]]
+    """Tables that foreign keys join to it, each with its columns in them."""
 
 
 def load(connection: sqlite3.Connection) -> dict[str, PooledTable]:
@@ -36,12 +37,13 @@ def load(connection: sqlite3.Connection) -> dict[str, PooledTable]:
         raise _unfit(
             LIST, "the file has no such table; it lists table_name and tenant_column of each shared table"
         ) from error
-    names = {str(name).lower() for name, _ in listed}
-    tables = [_table(connection, str(name), str(column), names) for name, column in listed]
-    return {table.name.lower(): table for table in tables}
+    tables = {str(name).lower(): _table(connection, str(name), str(column)) for name, column in listed}
+    for table in tables.values():
+        _relate(connection, table, tables)
+    return tables
 
 
-def _table(connection: sqlite3.Connection, name: str, column: str, shared: set[str]) -> PooledTable:
+def _table(connection: sqlite3.Connection, name: str, column: str) -> PooledTable:
     found = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)).fetchone()
     if found is None or name.lower().startswith(("erp_", "sqlite_")) or _is_virtual(found[0]):
         raise _unfit(name, "is not an ordinary table of this file, written as there")
@@ -51,9 +53,8 @@ def _table(connection: sqlite3.Connection, name: str, column: str, shared: set[s
     if column not in columns:
         raise _unfit(name, f"has no column {column!r}")
     _check_indexes(connection, name, column)
-    relatives = _foreign_keys(connection, name, column, shared)
     visible = tuple(item for item in columns if item != column)
-    return PooledTable(name, column.lower(), visible, frozenset(relatives))
+    return PooledTable(name, column.lower(), visible, {})
 
 
 def _is_virtual(sql: str) -> bool:
@@ -71,14 +72,18 @@ def _check_indexes(connection: sqlite3.Connection, name: str, column: str) -> No
             raise _unfit(name, f"has the index {index[1]!r}, which does not begin with {column!r}")
 
 
-def _foreign_keys(connection: sqlite3.Connection, name: str, column: str, shared: set[str]) -> set[str]:
+def _relate(connection: sqlite3.Connection, table: PooledTable, tables: dict[str, PooledTable]) -> None:
+    """Note which columns SQLite itself looks up for each foreign key, in both tables."""
     pairs: dict[int, list[tuple[str, str, str]]] = {}
-    for row in connection.execute(f"PRAGMA main.foreign_key_list({quoted(name)})"):
-        pairs.setdefault(row[0], []).append((str(row[2]), str(row[3]), str(row[4])))
+    for row in connection.execute(f"PRAGMA main.foreign_key_list({quoted(table.name)})"):
+        pairs.setdefault(row[0], []).append((str(row[2]).lower(), str(row[3]).lower(), str(row[4]).lower()))
     for references in pairs.values():
-        if references[0][0].lower() not in shared or column not in {mine for _, mine, _ in references}:
-            raise _unfit(name, f"has a foreign key without {column!r}, or to a table that is not shared")
-    return {references[0][0].lower() for references in pairs.values()}
+        parent = tables.get(references[0][0])
+        joined = {(mine, theirs) for _, mine, theirs in references}
+        if parent is None or (table.tenant_column, parent.tenant_column) not in joined:
+            raise _unfit(table.name, "has a foreign key that does not join the tenants' columns of shared tables")
+        parent.relatives.setdefault(table.name.lower(), set()).update(mine for mine, _ in joined)
+        table.relatives.setdefault(parent.name.lower(), set()).update(theirs for _, theirs in joined)
 
 
 def _unfit(name: str, why: str) -> ProviderError:
