@@ -311,9 +311,3 @@ async def test_a_closed_database_is_unavailable_and_closing_unopened_is_safe(
     with pytest.raises(ProviderError) as refused:
         await rows(made, ctx, "select 1")
     assert refused.value.code == "unavailable"
-
-
-async def test_transactions_are_refused_as_undeclared(stock: SqliteDatabase, ctx: CallContext) -> None:
-    with pytest.raises(ProviderError) as refused:
-        await stock.query(api.QueryRequest(sql="select 1", transaction="t1"), ctx)
-    assert refused.value.code == "unsupported"

@@ -206,3 +206,23 @@ async def test_metadata_shows_generated_columns_and_views_whose_table_is_gone(
         ("made", ["a", "b"]),
         ("part", ["id", "name", "n"]),
     ]
+
+
+async def test_words_are_searched_and_json_is_unfolded_by_a_query(parts: SqliteDatabase, ctx: CallContext) -> None:
+    await run(parts, ctx, "create virtual table text using fts5 (body)")
+    await run(parts, ctx, "insert into text values ('a bolt of steel'), ('a nut')")
+    assert await rows(parts, ctx, "select highlight(text, 0, '[', ']') from text where text match 'steel'") == [
+        ["a bolt of [steel]"]
+    ]
+    assert await rows(parts, ctx, "select sum(value) from json_each('[1, 2]')") == [[3]]
+    with pytest.raises(ProviderError):
+        await run(parts, ctx, "update sqlite_master set sql = ''")
+    assert await rows(parts, ctx, "select count(*) from sqlite_master where sql = ''") == [[0]]
+
+
+async def test_a_column_with_a_condition_can_be_added(parts: SqliteDatabase, ctx: CallContext) -> None:
+    await run(parts, ctx, "alter table part add column grade int default 1 check (grade > 0)")
+    with pytest.raises(ProviderError) as refused:
+        await run(parts, ctx, "update part set grade = 0")
+    assert refused.value.code == "failed_precondition"
+    assert await rows(parts, ctx, "select grade from part") == [[1]]

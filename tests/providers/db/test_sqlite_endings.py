@@ -22,10 +22,11 @@ ENDLESS = "with recursive n(i) as (select 1 union all select i + 1 from n) selec
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from erp.providers.db.sqlite.file import DatabaseFile
+from erp.providers.db.sqlite.file import DatabaseFile, FileSettings
+from erp.providers.db.sqlite.guards import OwnFile
 
 async def main():
-    file = DatabaseFile(Path(sys.argv[1]), 1)
+    file = DatabaseFile(Path(sys.argv[1]), FileSettings(readers=1), OwnFile())
     await file.open()
     await file.write(lambda c: c.execute("create table pair (a integer primary key, b)"))
     for n in range(0, 1_000_000, 2):

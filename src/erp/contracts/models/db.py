@@ -16,6 +16,7 @@ class QueryRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     parameters: Annotated[list[Any], Meta(max_length=30000)] | UnsetType = UNSET
     max_rows: Annotated[int, Meta(ge=1, le=100000)] = 1000
     transaction: Annotated[str, Meta(min_length=1, max_length=128)] | UnsetType = UNSET
+    cursor: Annotated[str, Meta(min_length=1, max_length=1024)] | UnsetType = UNSET
 
 
 class QueryResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -25,6 +26,7 @@ class QueryResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     rows: list[list[Any]]
     row_count: Annotated[int, Meta(ge=0)]
     truncated: bool
+    next_cursor: str | UnsetType = UNSET
 
 
 class Column(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 from erp.runtime.spi import ErrorCode, ProviderError
@@ -25,11 +26,13 @@ _MEANINGS = {
     "SQLITE_NOMEM": ErrorCode.UNAVAILABLE,
     "SQLITE_INTERRUPT": ErrorCode.TIMEOUT,
 }
+_OWN_NAMES = re.compile(r"erp_[0-9a-f]{32}_")
+"""Names of the provider that nobody may learn."""
 _TEXTS = {
     "SQLITE_AUTH": "The statement does what is not allowed here: query only reads, execute changes only its own database.",
     "SQLITE_READONLY": "A query cannot write. Use execute.",
     "SQLITE_FULL": "The disk is full; nothing was changed.",
-    "SQLITE_INTERRUPT": "The statement was stopped at the call's deadline; nothing was changed.",
+    "SQLITE_INTERRUPT": "The statement took longer than it may; it was stopped and changed nothing.",
 }
 
 
@@ -47,6 +50,6 @@ def explained(error: sqlite3.Error | UnicodeEncodeError) -> ProviderError:
         name = "SQLITE_AUTH"
     family = next((known for known in (name, "_".join(name.split("_")[:2])) if known in _MEANINGS), None)
     code = _MEANINGS[family] if family else ErrorCode.INTERNAL
-    text = _TEXTS.get(family or "", f"SQLite: {error}.")
+    text = _TEXTS.get(family or "", f"SQLite: {_OWN_NAMES.sub('', str(error))}.")
     pause = 0.1 if code is ErrorCode.UNAVAILABLE else None
-    return ProviderError(code, text, detail=f"{name}: {error}", retry_after_seconds=pause)
+    return ProviderError(code, text, detail=f"{name}: {_OWN_NAMES.sub('', str(error))}", retry_after_seconds=pause)

@@ -1,64 +1,96 @@
-"""One database file: one writer, a few readers, each in a thread of its own."""
+"""One database file: one writer, a few readers, each piece of work in a thread."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from erp.providers.db.sqlite import changes, guards
+from erp.providers.db.sqlite import changes
+from erp.providers.db.sqlite.connections import BUSY_SECONDS, GuardedConnection, Lending, connect
 from erp.providers.db.sqlite.failures import explained
+from erp.providers.db.sqlite.guards import ROW_SOURCES, Rules, lifted, set_limits
 from erp.runtime.spi import ErrorCode, ProviderError
 
 T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], T]
+Work = Callable[[GuardedConnection], T]
 
-BUSY_SECONDS = 5.0
 INTERRUPT_EVERY_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSettings:
+    """How many connections there are and what each of their statements may use."""
+
+    readers: int = 3
+    snapshots: int = 8
+    """Read-only transactions at the same time; each has a connection of its own."""
+    statement_seconds: float = 30.0
+    value_bytes: int = 1024 * 1024
+    mode: str = "rwc"
 
 
 class DatabaseFile:
     """Runs work on connections; a cancelled call interrupts its statement and waits until it has stopped."""
 
-    def __init__(self, path: Path, readers: int) -> None:
+    def __init__(self, path: Path, settings: FileSettings, rules: Rules) -> None:
         self.path = path
-        self._reader_count = readers
-        self._threads = ThreadPoolExecutor(readers + 1, thread_name_prefix="db-sqlite")
-        self._writers: asyncio.Queue[sqlite3.Connection] = asyncio.Queue()
-        self._readers: asyncio.Queue[sqlite3.Connection] = asyncio.Queue()
-        self._describers: asyncio.Queue[sqlite3.Connection] = asyncio.Queue()
+        self._settings = settings
+        self._rules = rules
+        threads = settings.readers + settings.snapshots + 1
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="db-sqlite")
+        self.writers, self.readers = Lending(), Lending()
+        self._describers = Lending()
         """One more reader, for the provider's own statements about the schema."""
-        self._connections: list[sqlite3.Connection] = []
+        self._connections: list[GuardedConnection] = []
 
     async def open(self) -> None:
-        """Create the file if it is not there and open all connections."""
+        """Create the file if it is not there and may be made, and open all connections."""
         try:
             await asyncio.get_running_loop().run_in_executor(self._threads, self._connect)
         except sqlite3.Error as error:
             raise explained(error) from error
 
     def _connect(self) -> None:
-        writer = self._connection(f"file:{_quoted(self.path)}")
+        writer = self._connection(self._settings.mode)
         writer.execute("PRAGMA journal_mode = WAL")
         writer.execute("PRAGMA synchronous = FULL")
         writer.execute("PRAGMA foreign_keys = ON")
+        writer.execute("PRAGMA recursive_triggers = ON")
         changes.prepare(writer)
-        self._writers.put_nowait(writer)
-        for _ in range(self._reader_count):
-            reader = self._connection(f"file:{_quoted(self.path)}?mode=ro")
-            guards.only_reads(reader)
-            self._readers.put_nowait(reader)
-        describer = self._connection(f"file:{_quoted(self.path)}?mode=ro")
+        self._rules.prepare(writer, writes=True)
+        self.writers.add(writer)
+        for _ in range(self._settings.readers):
+            self.readers.add(self._reader())
+        describer = self._connection("ro")
         describer.execute("PRAGMA query_only = ON")
-        self._describers.put_nowait(describer)
+        self._describers.add(describer)
 
-    def _connection(self, uri: str) -> sqlite3.Connection:
-        made = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    def _reader(self, *, is_snapshot: bool = False) -> GuardedConnection:
+        reader = self._connection("ro")
+        self._rules.prepare(reader, writes=False)
+        reader.execute("PRAGMA query_only = ON")
+        if is_snapshot:
+            # SQLite takes the snapshot at the first read, not at BEGIN.
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        reader.set_authorizer(self._rules.may_read)
+        return reader
+
+    def _connection(self, mode: str) -> GuardedConnection:
+        made = connect(self.path, mode)
         self._connections.append(made)
+        set_limits(made, self._settings.value_bytes)
+        for source in ROW_SOURCES:
+            # Connected before a rule holds: SQLite pretends to create a table for it.
+            made.execute(f"SELECT 1 FROM {source}('[]')")  # noqa: S608  (a constant)
         return made
 
     async def close(self) -> None:
@@ -70,37 +102,68 @@ class DatabaseFile:
 
     async def read(self, work: Work[T]) -> T:
         """Run ``work`` on a reader, which can do nothing but query."""
-        async with self._lent(self._readers) as connection:
+        self.require_open()
+        async with self.readers.lent() as connection:
             return await self.run(connection, work)
 
     async def describe(self, work: Work[T]) -> T:
         """Run the provider's own ``work`` on a reader that may use pragmas."""
-        async with self._lent(self._describers) as connection:
+        self.require_open()
+        async with self._describers.lent() as connection:
             return await self.run(connection, work)
 
     @asynccontextmanager
-    async def reader(self) -> AsyncIterator[sqlite3.Connection]:
+    async def reader(self) -> AsyncIterator[GuardedConnection]:
         """Lend a reader for several pieces of work."""
-        async with self._lent(self._readers) as connection:
+        self.require_open()
+        async with self.readers.lent() as connection:
             yield connection
 
     async def write(self, work: Work[T]) -> T:
         """Run ``work`` on the writer in a transaction of its own: all of it, or nothing."""
-        async with self._lent(self._writers) as connection:
-            return await self.run(connection, lambda open_: _in_transaction(open_, work))
-
-    @asynccontextmanager
-    async def _lent(self, queue: asyncio.Queue[sqlite3.Connection]) -> AsyncIterator[sqlite3.Connection]:
-        self._require_open()
-        connection = await queue.get()
+        connection = await self.take_writer()
         try:
-            yield connection
+            return await self.run(connection, lambda _: self._in_transaction(connection, work))
         finally:
-            queue.put_nowait(connection)
+            self.writers.give(connection)
 
-    async def run(self, connection: sqlite3.Connection, work: Work[T]) -> T:
-        """Run ``work`` in a thread, its failures explained."""
-        self._require_open()
+    async def take_writer(self) -> GuardedConnection:
+        """Return the writer, to be given back to ``writers``.
+
+        Raises:
+            ProviderError: ``unavailable`` when a transaction or a long change holds it.
+        """
+        self.require_open()
+        try:
+            return await self.writers.take(BUSY_SECONDS)
+        except TimeoutError:
+            message = "Another transaction or a long change holds the one writer. Try again when it has ended."
+            raise ProviderError(ErrorCode.UNAVAILABLE, message, retry_after_seconds=1.0) from None
+
+    async def open_snapshot(self) -> GuardedConnection:
+        """Open one more connection that only reads, and only what is there now; ``close_snapshot`` closes it."""
+        self.require_open()
+        task = asyncio.get_running_loop().run_in_executor(self._threads, lambda: self._reader(is_snapshot=True))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await _stopped([], task)
+            if task.exception() is None:
+                self.close_snapshot(task.result())
+            raise
+        except sqlite3.Error as error:
+            raise explained(error) from error
+
+    def close_snapshot(self, connection: GuardedConnection) -> None:
+        """Close what ``open_snapshot`` opened; nothing may run on it. Safe twice."""
+        if connection in self._connections:
+            self._connections.remove(connection)
+            connection.close()
+
+    async def run(self, connection: GuardedConnection, work: Work[T]) -> T:
+        """Run ``work`` in a thread within the time a statement may take, its failures explained."""
+        self.require_open()
+        connection.ends_at = time.monotonic() + self._settings.statement_seconds
         task = asyncio.get_running_loop().run_in_executor(self._threads, work, connection)
         try:
             return await asyncio.shield(task)
@@ -110,12 +173,64 @@ class DatabaseFile:
         except (sqlite3.Error, UnicodeEncodeError) as error:
             raise explained(error) from error
 
-    def _require_open(self) -> None:
+    def require_open(self) -> None:
+        """Refuse work on a database that was closed or never opened."""
         if not self._connections:
             raise ProviderError(ErrorCode.UNAVAILABLE, "The database is closed.", retry_after_seconds=1.0)
 
+    # -- in a thread -----------------------------------------------------------------------------
 
-async def _stopped(connections: list[sqlite3.Connection], task: asyncio.Future[Any]) -> None:
+    def _in_transaction(self, connection: GuardedConnection, work: Work[T]) -> T:
+        begun(connection)
+        try:
+            result = self.changing(connection, work)
+            committed(connection)
+        except BaseException:
+            rolled_back(connection)
+            raise
+        return result
+
+    def changing(self, connection: GuardedConnection, work: Work[T]) -> T:
+        """Run ``work`` under the rules for changes."""
+        connection.set_authorizer(self._rules.may_write)
+        try:
+            return work(connection)
+        finally:
+            lifted(connection)
+
+    def querying(self, connection: GuardedConnection, work: Work[T]) -> T:
+        """Run ``work`` on the writer under the rules for queries."""
+        connection.execute("PRAGMA query_only = ON")
+        connection.set_authorizer(self._rules.may_read)
+        try:
+            return work(connection)
+        finally:
+            lifted(connection)
+            connection.execute("PRAGMA query_only = OFF")
+
+
+def begun(connection: GuardedConnection) -> None:
+    """Begin a transaction that changes; in SQLite it waits here for those of other processes."""
+    if connection.in_transaction:
+        # An interrupt can hit a ROLLBACK too.
+        connection.execute("ROLLBACK")
+    connection.execute("BEGIN IMMEDIATE")
+
+
+def committed(connection: GuardedConnection) -> None:
+    """Make the transaction durable, however long the disk takes."""
+    connection.ends_at = math.inf
+    connection.execute("COMMIT")
+
+
+def rolled_back(connection: GuardedConnection) -> None:
+    """Undo the transaction, if SQLite has not done so itself."""
+    connection.ends_at = math.inf
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+async def _stopped(connections: list[GuardedConnection], task: asyncio.Future[Any]) -> None:
     """Interrupt until ``task`` has ended: an interrupt does nothing to a statement that begins after it.
 
     A further cancellation does not end the waiting; the connection would be lent out while it is still used.
@@ -127,39 +242,3 @@ async def _stopped(connections: list[sqlite3.Connection], task: asyncio.Future[A
             await asyncio.wait({task}, timeout=INTERRUPT_EVERY_SECONDS)
     if not task.cancelled():
         task.exception()
-
-
-def _in_transaction(connection: sqlite3.Connection, work: Work[T]) -> T:
-    if connection.in_transaction:
-        # An interrupt can hit a ROLLBACK too.
-        connection.execute("ROLLBACK")
-    connection.execute("BEGIN IMMEDIATE")
-    guards.only_own_file(connection)
-    try:
-        result = work(connection)
-        guards.lifted(connection)
-        connection.execute("COMMIT")
-    except BaseException:
-        guards.lifted(connection)
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    return result
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-
-
-def fetched(
-    cursor: sqlite3.Cursor, weigh: Callable[[Any], int], max_rows: int, max_bytes: int
-) -> tuple[list[Any], bool]:
-    """Return rows up to the limits, and whether there were more."""
-    rows: list[Any] = []
-    size = 0
-    for row in cursor:
-        size += weigh(row)
-        if len(rows) == max_rows or size > max_bytes:
-            return rows, True
-        rows.append(row)
-    return rows, False

@@ -6,11 +6,10 @@ import sqlite3
 import time
 from collections.abc import AsyncGenerator
 from contextlib import closing
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from erp.contracts.models import db as api
 from erp.contracts.models.db import (
-    Column,
-    Effect,
     ExecuteBatchRequest,
     ExecuteBatchResult,
     ExecuteRequest,
@@ -19,13 +18,15 @@ from erp.contracts.models.db import (
     MetadataResult,
     QueryRequest,
     QueryResult,
-    Statement,
     StreamRequest,
     StreamResult,
 )
-from erp.providers.db.sqlite import catalogue, values
-from erp.providers.db.sqlite.changes import Measured
-from erp.providers.db.sqlite.file import DatabaseFile, fetched
+from erp.providers.db.sqlite import changes
+from erp.providers.db.sqlite.file import DatabaseFile, FileSettings, T, Work
+from erp.providers.db.sqlite.place import FILE, placed
+from erp.providers.db.sqlite.reading import HeldCursors, Reading, columns
+from erp.providers.db.sqlite.transactions import Transactions
+from erp.providers.db.sqlite.wording import AsWritten, Prepared, Wording
 from erp.runtime.spi import (
     UNSET,
     CallContext,
@@ -36,10 +37,10 @@ from erp.runtime.spi import (
     Health,
     OpenContext,
     ProviderError,
+    UnsetType,
 )
 
-FILE = "database.sqlite3"
-MAX_RETURNED_ROWS = 100_000
+__all__ = ["FILE", "SqliteDatabase"]
 
 
 class SqliteDatabase:
@@ -48,70 +49,92 @@ class SqliteDatabase:
     translate: ClassVar[ErrorTable] = {}
 
     def __init__(self, config: Config, context: OpenContext) -> None:
-        self._file = DatabaseFile(context.data_dir / FILE, config.get("readers", 3))
+        settings = FileSettings(
+            readers=config.get("readers", 3),
+            snapshots=config.get("max_read_transactions", 8),
+            statement_seconds=config.get("max_statement_seconds", 30.0),
+            value_bytes=config.get("max_value_bytes", 1_048_576),
+            mode="rw" if config.get("mode") == "pooled" else "rwc",
+        )
+        self._place = placed(config, context)
+        self._wording: Wording = AsWritten()
+        self._file = DatabaseFile(self._place.path, settings, self._place.rules)
+        self._transactions = Transactions(
+            self._file,
+            max_snapshots=settings.snapshots,
+            lease_seconds=config.get("max_lease_seconds", 60.0),
+            life_seconds=self._place.bounded(config.get("max_transaction_seconds", 300.0)),
+        )
         self._max_bytes: int = config.get("max_result_bytes", 16_777_216)
 
     async def open(self) -> None:
+        self._place.require()
         await self._file.open()
+        self._wording = self._place.wording()
 
     async def close(self) -> None:
+        await self._transactions.close()
         await self._file.close()
 
     async def health(self) -> Health:
         """Read from the file."""
         started = time.perf_counter()
-        await self._file.read(lambda connection: connection.execute("SELECT count(*) FROM sqlite_master").fetchone())
+        await self._file.describe(
+            lambda connection: connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        )
         return Health(status="ok", latency_ms=round((time.perf_counter() - started) * 1000, 3))
 
-    async def query(self, request: QueryRequest, context: CallContext) -> QueryResult:  # noqa: ARG002
-        _no_transaction(request.transaction)
-        parameters = values.bound(request.parameters)
+    # -- reading ---------------------------------------------------------------------------------
+
+    async def query(self, request: QueryRequest, context: CallContext) -> QueryResult:
+        statement = self._wording.prepared(request.sql, request.parameters)
+        if not isinstance(request.transaction, UnsetType):
+            return await self._continued(request, request.transaction, statement, context)
+        if request.cursor is not UNSET:
+            message = "A cursor continues an answer inside its transaction."
+            wrong = FieldError("/params/cursor", "is only possible together with transaction")
+            raise ProviderError(ErrorCode.INVALID_ARGUMENT, message, errors=[wrong])
 
         def work(connection: sqlite3.Connection) -> QueryResult:
-            with closing(connection.execute(request.sql, parameters)) as cursor:
-                rows, truncated = fetched(cursor, values.weight, request.max_rows, self._max_bytes)
-                shown = [values.shown(row) for row in rows]
-                return QueryResult(columns=_columns(cursor), rows=shown, row_count=len(shown), truncated=truncated)
+            with closing(statement.execute(connection)) as cursor:
+                return Reading(statement, cursor).page(request.max_rows, self._max_bytes)
 
         return await self._file.read(work)
 
-    async def execute(self, request: ExecuteRequest, context: CallContext) -> ExecuteResult:  # noqa: ARG002
-        _no_transaction(request.transaction)
-        parameters = values.bound(request.parameters)
+    async def _continued(
+        self, request: QueryRequest, handle: str, statement: Prepared, context: CallContext
+    ) -> QueryResult:
+        async with self._transactions.entered(handle, context) as transaction:
 
-        def work(connection: sqlite3.Connection) -> ExecuteResult:
-            with closing(Measured(connection, request.sql, parameters)) as change:
-                returned = self._returned(change.cursor)
-                affected, inserted = change.figures()
-                result = ExecuteResult(rows_affected=affected, last_insert_id=UNSET if inserted is None else inserted)
-                if change.cursor.description is not None:
-                    result.columns, result.rows = _columns(change.cursor), returned
-                return result
+            def work(connection: sqlite3.Connection) -> QueryResult:
+                reading = _reading(connection, request, statement, transaction.cursors)
+                return transaction.cursors.page(reading, request.max_rows, self._max_bytes)
 
-        return await self._file.write(work)
+            return await self._transactions.read(transaction, work)
 
-    def _returned(self, cursor: sqlite3.Cursor) -> list[list[Any]]:
-        rows, more = fetched(cursor, values.weight, MAX_RETURNED_ROWS, self._max_bytes)
-        if more:
-            message = f"The rows to be returned exceed {self._max_bytes} bytes or {MAX_RETURNED_ROWS} rows; nothing was changed."
-            raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
-        return [values.shown(row) for row in rows]
-
-    async def execute_batch(self, request: ExecuteBatchRequest, context: CallContext) -> ExecuteBatchResult:  # noqa: ARG002
-        _no_transaction(request.transaction)
-        prepared = [
-            (number, statement, values.bound(statement.parameters, f"/params/statements/{number}/parameters"))
-            for number, statement in enumerate(request.statements)
-        ]
-
-        def work(connection: sqlite3.Connection) -> ExecuteBatchResult:
-            return ExecuteBatchResult(results=[_changed(connection, *item) for item in prepared])
-
-        return await self._file.write(work)
+    async def stream(self, request: StreamRequest, context: CallContext) -> AsyncGenerator[StreamResult]:  # noqa: ARG002
+        statement = self._wording.prepared(request.sql, request.parameters)
+        async with self._file.reader() as connection:
+            cursor = await self._file.run(connection, statement.execute)
+            reading = Reading(statement, cursor)
+            try:
+                yield StreamResult(columns=columns(cursor))
+                more = True
+                while more:
+                    page = await self._file.run(
+                        connection, lambda _: reading.page(request.rows_per_item, self._max_bytes)
+                    )
+                    more = page.truncated
+                    if page.rows:
+                        yield StreamResult(rows=page.rows)
+            finally:
+                cursor.close()
 
     async def metadata(self, request: MetadataRequest, context: CallContext) -> MetadataResult:  # noqa: ARG002
         only = None if request.table is UNSET else request.table
         after = "" if request.cursor is UNSET else request.cursor
+
+        catalogue = self._place.catalogue()
 
         def work(connection: sqlite3.Connection) -> MetadataResult:
             found = catalogue.names(connection, after, request.limit + 1, only)
@@ -123,40 +146,81 @@ class SqliteDatabase:
                 result.next_cursor = tables[-1].name
             return result
 
-        return await self._file.describe(work)
+        result = await self._file.describe(work)
+        result.pool = self._pool()
+        return result
 
-    async def stream(self, request: StreamRequest, context: CallContext) -> AsyncGenerator[StreamResult]:  # noqa: ARG002
-        parameters = values.bound(request.parameters)
-        async with self._file.reader() as connection:
-            cursor = await self._file.run(connection, lambda open_: open_.execute(request.sql, parameters))
-            try:
-                yield StreamResult(columns=_columns(cursor))
-                while rows := await self._file.run(connection, lambda _: cursor.fetchmany(request.rows_per_item)):
-                    yield StreamResult(rows=[values.shown(row) for row in rows])
-            finally:
-                cursor.close()
-
-
-def _changed(connection: sqlite3.Connection, number: int, statement: Statement, parameters: list[Any]) -> Effect:
-    with closing(Measured(connection, statement.sql, parameters)) as change:
-        for _ in change.cursor:
-            pass
-        affected, inserted = change.figures()
-    effect = Effect(rows_affected=affected, last_insert_id=UNSET if inserted is None else inserted)
-    if statement.expect_rows is not UNSET and statement.expect_rows != effect.rows_affected:
-        wrong = FieldError(
-            f"/params/statements/{number}",
-            f"affects {effect.rows_affected} rows instead of {statement.expect_rows}",
+    def _pool(self) -> api.MetadataResultPool:
+        lendings = (self._file.writers, self._file.readers)
+        return api.MetadataResultPool(
+            size=sum(lending.size for lending in lendings),
+            in_use=sum(lending.in_use for lending in lendings),
+            waiting=sum(lending.waiting for lending in lendings),
         )
-        message = "A statement of the batch did not affect the expected rows; nothing was changed."
-        raise ProviderError(ErrorCode.FAILED_PRECONDITION, message, errors=[wrong])
-    return effect
+
+    # -- changing --------------------------------------------------------------------------------
+
+    async def execute(self, request: ExecuteRequest, context: CallContext) -> ExecuteResult:
+        statement = self._wording.prepared(request.sql, request.parameters, writes=True)
+
+        def work(connection: sqlite3.Connection) -> ExecuteResult:
+            return changes.made(connection, statement, self._max_bytes)
+
+        return await self._changed(request.transaction, context, work)
+
+    async def execute_batch(self, request: ExecuteBatchRequest, context: CallContext) -> ExecuteBatchResult:
+        prepared = [
+            (number, self._of_batch(number, statement), statement.expect_rows)
+            for number, statement in enumerate(request.statements)
+        ]
+
+        def work(connection: sqlite3.Connection) -> ExecuteBatchResult:
+            return ExecuteBatchResult(results=[changes.of_batch(connection, *item) for item in prepared])
+
+        return await self._changed(request.transaction, context, work)
+
+    def _of_batch(self, number: int, statement: api.Statement) -> Prepared:
+        where = f"/params/statements/{number}/parameters"
+        return self._wording.prepared(statement.sql, statement.parameters, writes=True, where=where)
+
+    async def _changed(self, handle: str | UnsetType, context: CallContext, work: Work[T]) -> T:
+        if isinstance(handle, UnsetType):
+            return await self._file.write(work)
+        async with self._transactions.entered(handle, context) as transaction:
+            return await self._transactions.write(transaction, work)
+
+    # -- transactions ----------------------------------------------------------------------------
+
+    async def begin(self, request: api.BeginRequest, context: CallContext) -> api.BeginResult:
+        """Every level but read_committed is given as serializable, which SQLite has and no other."""
+        if request.isolation == "read_committed":
+            message = "SQLite never shows what others commit meanwhile. Leave isolation out, or ask for serializable."
+            raise ProviderError(ErrorCode.UNSUPPORTED, message)
+        begun = await self._transactions.begin(
+            context, read_only=request.read_only, lease_seconds=request.lease_seconds
+        )
+        return api.BeginResult(transaction=begun.handle, lease_ends_at=begun.lease_ends_at())
+
+    async def commit(self, request: api.CommitRequest, context: CallContext) -> api.CommitResult:
+        async with self._transactions.entered(request.transaction, context) as transaction:
+            await self._transactions.commit(transaction)
+        return api.CommitResult(done=True)
+
+    async def rollback(self, request: api.RollbackRequest, context: CallContext) -> api.RollbackResult:
+        async with self._transactions.entered(request.transaction, context) as transaction:
+            if isinstance(request.savepoint, UnsetType):
+                await self._transactions.rollback(transaction)
+            else:
+                await self._transactions.rollback_to(transaction, request.savepoint)
+        return api.RollbackResult(done=True)
+
+    async def savepoint(self, request: api.SavepointRequest, context: CallContext) -> api.SavepointResult:
+        async with self._transactions.entered(request.transaction, context) as transaction:
+            await self._transactions.savepoint(transaction, request.savepoint)
+        return api.SavepointResult(done=True)
 
 
-def _columns(cursor: sqlite3.Cursor) -> list[Column]:
-    return [Column(name=column[0]) for column in cursor.description or ()]
-
-
-def _no_transaction(handle: Any) -> None:
-    if handle is not UNSET:
-        raise ProviderError(ErrorCode.UNSUPPORTED, "db/sqlite does not declare the capability 'transactions'.")
+def _reading(connection: sqlite3.Connection, request: QueryRequest, statement: Prepared, held: HeldCursors) -> Reading:
+    if isinstance(request.cursor, UnsetType):
+        return Reading(statement, statement.execute(connection))
+    return held.take(request.cursor, statement)
