@@ -10,6 +10,9 @@ import random
 import re
 from typing import TYPE_CHECKING, Any
 
+from erp.contracts.models.errors import ErrorCode
+from erp.errors import ProviderError
+
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
@@ -48,7 +51,8 @@ class Spans:
         """Configure the exporter named in the environment.
 
         Raises:
-            RuntimeError: an endpoint is set but the extra ``otlp`` is not installed.
+            ProviderError: ``failed_precondition`` when an endpoint is set but the extra ``otlp`` is
+                not installed.
         """
         if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
             return cls()
@@ -59,7 +63,7 @@ class Spans:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ImportError as error:
             message = "OTEL_EXPORTER_OTLP_ENDPOINT is set; install it with: pip install 'erp-provider-layer[otlp]'"
-            raise RuntimeError(message) from error
+            raise ProviderError(ErrorCode.FAILED_PRECONDITION, message) from error
         from erp.telemetry.spans import WantedIds
 
         resource = Resource.create({"service.name": "erp"})

@@ -1,0 +1,108 @@
+"""What the operator sees when the layer is started."""
+
+from __future__ import annotations
+
+import re
+import socket
+import stat
+from pathlib import Path
+
+from tests.support.contract_client import live_client
+from tests.support.process import Server, erp
+from tests.system.conftest import StartServer
+
+from erp import __version__
+
+
+def test_the_version_is_printed_alone() -> None:
+    ended = erp("--version")
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{__version__}\n", "")
+
+
+def test_ready_names_the_port_that_was_taken_and_it_answers(shared: Server) -> None:
+    assert re.fullmatch(r"http://127\.0\.0\.1:[1-9]\d+", shared.address)
+    with shared.client(None) as anybody:
+        assert anybody.get("/healthz").json() == {"status": "ok", "version": __version__}
+        assert anybody.get("/readyz").json()["status"] == "ok"
+
+
+def test_the_administrator_key_is_printed_at_the_first_start_only(start_server: StartServer) -> None:
+    first = start_server()
+    key = first.first_key
+    assert key is not None
+    assert first.log.count(key) == 1
+    assert stat.S_IMODE(first.data_dir.stat().st_mode) == 0o700
+    first.kill()
+
+    second = start_server(first.data_dir)
+
+    assert second.first_key is None
+    assert "erpk_" not in second.log
+    with live_client(second.address, key) as platform:
+        assert platform.get("/tenants").status_code == 200
+
+
+def test_tenants_and_keys_are_made_while_the_server_runs_and_count_at_once(shared: Server) -> None:
+    data_dir = str(shared.data_dir)
+    made = erp("tenants", "create", "initech", "--data-dir", data_dir)
+    assert (made.returncode, made.stdout) == (0, "initech\n")
+
+    created = erp("keys", "create", "--tenant", "initech", "--role", "developer", "--data-dir", data_dir)
+
+    assert created.returncode == 0
+    assert re.fullmatch(r"erpk_live_\w+\n", created.stdout)
+    with live_client(shared.address, created.stdout.strip()) as initech:
+        answer = initech.post("/providers/cache/memory/set", json={"params": {"key": "a", "value": 1}})
+        assert answer.status_code == 200, answer.text
+
+
+def test_a_tenant_that_exists_is_refused_by_name(shared: Server) -> None:
+    ended = erp("tenants", "create", "acme", "--data-dir", str(shared.data_dir))
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("erp: ")
+    assert "acme" in ended.stderr
+
+
+def test_a_port_in_use_ends_with_its_name_and_what_to_do(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = erp("serve", "--port", str(port), "--data-dir", str(tmp_path / "data"))
+
+    assert ended.returncode == 1
+    assert f"erp: Cannot listen on 127.0.0.1:{port}: Address already in use." in ended.stderr
+    assert "--port" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "ready http" not in ended.stderr
+
+
+def test_a_data_directory_that_cannot_be_made_ends_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    where = tmp_path / "file" / "data"
+
+    ended = erp("serve", "--port", "0", "--data-dir", str(where))
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert f"erp: The data directory {where} cannot be used: Not a directory." in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_control_plane_that_is_no_database_ends_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "control.db").write_bytes(b"this is not a database, however much it is read" * 100)
+
+    ended = erp("tenants", "create", "acme", "--data-dir", str(tmp_path))
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "erp: The control plane's database does not answer.\nDatabaseError: " in ended.stderr
+    assert "file is not a database" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_malformed_key_of_the_operator_ends_with_its_name(tmp_path: Path) -> None:
+    server = Server(tmp_path / "data", environment={"ERP_KEK": "too short"})
+
+    assert server.ended() == 1
+    assert "erp: ERP_KEK must be 32 bytes in base64." in server.log
+    assert "Traceback" not in server.log
+    server.kill()
