@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 PATIENCE_SECONDS = 10.0
+CONTINUE = 100
 
 
 @dataclass
 class Answer:
     """One response as it came."""
 
-    version: str
     status: int
     headers: dict[str, str]
     """Names in lower case; of several with one name the last."""
@@ -35,15 +35,25 @@ class Wire:
         self.socket = connection
         self._reader: BinaryIO = connection.makefile("rb")
 
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._reader.close()
+        self.socket.close()
+
     def send(self, data: bytes) -> None:
         """Send ``data`` as it is."""
         self.socket.sendall(data)
 
     def answer(self, *, to: str = "GET") -> Answer:
         """Read the next response, which must be complete; ``to`` is the method it answers."""
+        status, headers = self.head()
+        return Answer(status, headers, b"" if to == "HEAD" or status == CONTINUE else self._body(headers))
+
+    def head(self) -> tuple[int, dict[str, str]]:
+        """Read status and headers of the next response."""
         version, status, _ = self._line().split(" ", 2)
-        headers = dict(self._headers())
-        return Answer(version, int(status), headers, b"" if to == "HEAD" or status == "100" else self._body(headers))
+        assert version == "HTTP/1.1"
+        return int(status), dict(self._headers())
 
     def ends(self) -> bool:
         """Whether the server closed the connection without sending anything more."""
@@ -53,7 +63,7 @@ class Wire:
             return True
 
     def line(self) -> bytes:
-        """Read one chunk of a chunked body."""
+        """Read one chunk of a chunked body: what the server sent in one piece; empty at the end."""
         size = int(self._line(), 16)
         data = self._reader.read(size)
         assert self._line() == ""
@@ -84,8 +94,9 @@ class Wire:
 def connected(address: str) -> Iterator[Wire]:
     """Connect to ``http://HOST:PORT``; nothing may take longer than ``PATIENCE_SECONDS``."""
     where = urlsplit(address)
-    with socket.create_connection((where.hostname or "", where.port or 0), PATIENCE_SECONDS) as connection:
-        yield Wire(connection)
+    connection = socket.create_connection((where.hostname or "", where.port or 0), PATIENCE_SECONDS)
+    with closing(Wire(connection)) as wire:
+        yield wire
 
 
 def request(

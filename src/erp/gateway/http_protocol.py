@@ -42,8 +42,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._head_bytes = 0
         self._in_head = True
+        self._chunk_bytes = 0
+        """Size of what came last."""
+        self._later_bytes = 0
+        """Size of what came of the present head after the piece in which it began."""
+        self._is_too_large = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._leftover_timer: asyncio.TimerHandle | None = None
 
@@ -54,29 +58,36 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count bytes, and start the clock when a head came only in part."""
+        self._chunk_bytes = len(data)
         if self._in_head:
-            self._head_bytes += len(data)
+            self._later_bytes += self._chunk_bytes
         super().data_received(data)
         if self._in_head:
             self._bound_head()
-        elif self.timeout_keep_alive_task is None and self.cycle.response_complete:
+        elif self.timeout_keep_alive_task is None:
             self._stay_idle()
 
     def _bound_head(self) -> None:
-        if self._head_bytes > MAX_HEAD_BYTES:
+        if self._later_bytes > MAX_HEAD_BYTES or self._parsed_bytes() > MAX_HEAD_BYTES:
+            self._is_too_large = True
             self.send_400_response("")
         elif self._head_timer is None:
             self._head_timer = self.loop.call_later(HEAD_SECONDS, self._too_slow)
 
+    def _parsed_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
     def _stay_idle(self) -> None:
         """Bytes that begin no request (an empty line, the rest of a body) do not end the idle time."""
-        if not self.transport.is_closing():
+        is_idle = self.cycle is not None and self.cycle.response_complete
+        if is_idle and not self.transport.is_closing():
             handler = self.timeout_keep_alive_handler
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, handler)
 
     def on_message_begin(self) -> None:
         """A head begins."""
         self._in_head = True
+        self._later_bytes = 0
         super().on_message_begin()
         self.scope["extensions"] = {WHOLE_RESPONSE: {}}
 
@@ -86,12 +97,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         Raises:
             ValueError: it is too large although it came at once; the parser then ends the connection.
         """
-        if self._head_bytes > MAX_HEAD_BYTES:
-            self._head_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                raise ValueError
+        may_be_large = self._later_bytes or self._chunk_bytes > MAX_HEAD_BYTES
+        if may_be_large and self._parsed_bytes() > MAX_HEAD_BYTES:
+            self._is_too_large = True
+            raise ValueError
         self._in_head = False
-        self._head_bytes = 0
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
@@ -121,11 +131,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 timer.cancel()
         super().connection_lost(exc)
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, _: str) -> None:
         """Answer what is no HTTP request, or one with too large a head, and close the connection."""
         if self._closes_after_answers() or self.transport.is_closing():
             return
-        if self._head_bytes > MAX_HEAD_BYTES:
+        if self._is_too_large:
             message = f"The request line and headers are larger than {MAX_HEAD_BYTES} bytes."
             error = ProviderError(ErrorCode.INVALID_ARGUMENT, message, status=431)
         else:
@@ -140,11 +150,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _closes_after_answers(self) -> bool:
         """Close after the answers to complete requests, if some are still due; say whether."""
-        cycle = self.cycle
-        is_due = cycle is not None and not cycle.response_complete and (not cycle.more_body or bool(self.pipeline))
-        if is_due:
-            cycle.keep_alive = False
-        return is_due
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete or (cycle.more_body and not self.pipeline):
+            return False
+        cycle.keep_alive = False
+        return True
 
 
 def _problem(error: ProviderError) -> bytes:
@@ -180,8 +190,11 @@ async def _send(cycle: RequestResponseCycle, send: Send, message: Any) -> None:
         return
     if cycle.flow.write_paused and not cycle.disconnected:
         await cycle.flow.drain()
-    if cycle.disconnected:
-        return
+    if not cycle.disconnected:
+        _send_whole(cycle, message)
+
+
+def _send_whole(cycle: RequestResponseCycle, message: Any) -> None:
     body = message["body"]
     parts = [STATUS_LINE[message["status"]]]
     for name, value in cycle.default_headers:

@@ -42,7 +42,7 @@ class GatewayServer(uvicorn.Server):
             lifespan="off",
             access_log=False,
             log_config=None,
-            log_level="warning",
+            log_level="error",
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,

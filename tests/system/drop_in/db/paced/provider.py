@@ -17,7 +17,7 @@ class PacedDatabase:
 
     translate: ClassVar[ErrorTable] = {}
 
-    def __init__(self, config: Config, context: OpenContext) -> None:  # noqa: ARG002
+    def __init__(self, config: Config, context: OpenContext) -> None:
         self._folder = context.data_dir
 
     async def open(self) -> None: ...
@@ -27,10 +27,10 @@ class PacedDatabase:
     async def health(self) -> Health:
         return Health(status="ok")
 
-    async def query(self, request: QueryRequest, context: CallContext) -> QueryResult:  # noqa: ARG002
+    async def query(self, request: QueryRequest, context: CallContext) -> QueryResult:
         return QueryResult(columns=[], rows=[], row_count=0, truncated=False)
 
-    async def stream(self, request: StreamRequest, context: CallContext) -> AsyncGenerator[StreamResult]:  # noqa: ARG002
+    async def stream(self, request: StreamRequest, context: CallContext) -> AsyncGenerator[StreamResult]:
         number = 0
         try:
             while (step := await self._step(f"{request.sql}.{number}")) != "end":
@@ -42,6 +42,6 @@ class PacedDatabase:
             (self._folder / f"{request.sql}.closed").touch()
 
     async def _step(self, name: str) -> str:
-        while not (self._folder / name).exists():
+        while not (self._folder / name).exists():  # noqa: ASYNC110  (the event is in another process)
             await asyncio.sleep(STEP_SECONDS)
         return (self._folder / name).read_text()
