@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from tests.support.process import Server
 from tests.support.wire import Wire, connected, request
-from tests.system.conftest import DROP_IN, StartServer
 
 STREAM, QUERY = "/providers/db/paced/stream", "/providers/db/paced/query"
 PATIENCE_SECONDS = 10.0
@@ -156,25 +153,3 @@ def test_a_stream_of_a_wrong_statement_says_so(client: httpx2.Client) -> None:
     assert problem_item(answer.content)["code"] in {"not_found", "failed_precondition", "invalid_argument"}
     refused = client.post("/providers/db/sqlite/stream", json={"params": {}})
     assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (400, "/params/sql")
-
-
-def test_a_stream_that_outlasts_the_time_to_drain_ends_with_a_problem(
-    start_server: StartServer, furnished: Path
-) -> None:
-    (furnished / "providers").symlink_to(DROP_IN)
-    server = start_server(furnished, "--drain-seconds", "0")
-    pace = Pace(server, "drained")
-    with connected(server.address) as wire:
-        begin(wire, server.keys["developer"], "drained")
-        wire.head()
-        pace.step("row")
-        assert wire.line() == b'{"rows":[[0]]}\n'
-
-        server.signal(signal.SIGTERM)
-
-        problem = problem_item(wire.line())
-        assert (problem["code"], problem["detail"]) == ("unavailable", "The layer is shutting down.")
-        assert wire.line() == b""
-    assert server.ended() == 0
-    pace.wait_until_closed()
-    assert "Traceback" not in server.log

@@ -79,10 +79,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _stay_idle(self) -> None:
         """Bytes that begin no request (an empty line, the rest of a body) do not end the idle time."""
-        is_idle = self.cycle is not None and self.cycle.response_complete
-        if is_idle and not self.transport.is_closing():
-            handler = self.timeout_keep_alive_handler
-            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, handler)
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or not cycle.response_complete or self.transport.is_closing():
+            return
+        handler = self.timeout_keep_alive_handler
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, handler)
 
     def on_message_begin(self) -> None:
         """A head begins."""
