@@ -30,19 +30,19 @@ def test_ready_names_the_port_that_was_taken_and_it_answers(shared: Server) -> N
         assert anybody.get("/readyz").json()["status"] == "ok"
 
 
-def test_the_administrator_key_is_printed_at_the_first_start_only(start_server: StartServer) -> None:
-    first = start_server()
-    key = first.first_key
-    assert key is not None
-    assert first.log.count(key) == 1
-    assert stat.S_IMODE(first.data_dir.stat().st_mode) == 0o700
-    first.kill()
+def test_the_administrator_key_is_printed_once_at_the_first_start(shared: Server) -> None:
+    assert shared.first_key is not None
+    assert shared.log.count("erpk_") == shared.log.count(shared.first_key) == 1
+    with live_client(shared.address, shared.first_key) as platform:
+        assert platform.get("/tenants").status_code == 200
 
-    second = start_server(first.data_dir)
 
-    assert second.first_key is None
-    assert "erpk_" not in second.log
-    with live_client(second.address, key) as platform:
+def test_a_later_start_prints_no_key_and_knows_the_first_one(start_server: StartServer, furnished: Path) -> None:
+    server = start_server(furnished)
+
+    assert stat.S_IMODE(furnished.stat().st_mode) == 0o700
+    assert "erpk_" not in server.log
+    with server.client("platform") as platform:
         assert platform.get("/tenants").status_code == 200
 
 

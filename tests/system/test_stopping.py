@@ -53,7 +53,7 @@ def test_a_running_call_gets_its_answer_while_new_connections_are_refused(
     with ThreadPoolExecutor() as pool, connected(server.address) as idle:
         idle.send(request("/healthz", method="GET"))
         assert idle.answer().status == 200
-        pull = pool.submit(post, server, PULL, {"topic": "demo.silence", "group": "g", "wait_seconds": 1})
+        pull = pool.submit(post, server, PULL, {"topic": "demo.silence", "group": "g", "wait_seconds": 0.7})
         until_running(server, 1)
 
         server.signal(signal.SIGTERM)
