@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import ControlPlane
 from erp.control_plane.relay import OutboxRelay
+from erp.errors import ProviderError
 from erp.gateway.administration import PLATFORM, Administration
 from erp.gateway.app import Gateway, pages
 from erp.gateway.configuration import Configuration
@@ -79,9 +81,19 @@ class Settings:
 
 
 async def open_control_plane(settings: Settings) -> tuple[ControlPlane, Keyring]:
-    """Open the platform's memory and its keys, making both at the first start."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    keyring = Keyring.open(settings.data_dir)
+    """Open the platform's memory and its keys, making both at the first start.
+
+    Raises:
+        ProviderError: ``failed_precondition`` when the data directory cannot be used or a key is
+            malformed, ``unavailable`` when the database does not answer.
+    """
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        keyring = Keyring.open(settings.data_dir)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        message = f"The data directory {settings.data_dir} cannot be used: {reason}. Choose another with --data-dir."
+        raise ProviderError(ErrorCode.FAILED_PRECONDITION, message) from error
     control = await ControlPlane.open(settings.data_dir, settings.database_url, pepper=keyring.pepper)
     return control, keyring
 

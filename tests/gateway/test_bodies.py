@@ -1,6 +1,7 @@
 """Bodies are bounded in size, time and depth before anything reads them."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -101,3 +102,11 @@ def test_deep_bodies_are_refused(_case: str, body: bytes) -> None:
     with pytest.raises(ProviderError) as refused:
         bodies.check_depth(body)
     assert "64 levels" in refused.value.message
+
+
+def test_brackets_inside_strings_neither_make_nor_hide_depth() -> None:
+    hidden = b'["]",' * 65 + b"0" + b',"["]' * 65
+    with pytest.raises(ProviderError, match="nested deeper than 64 levels"):
+        bodies.check_depth(hidden)
+    bodies.check_depth(b'["]",' * 64 + b"0" + b',"["]' * 64)
+    bodies.check_depth(json.dumps(["[{" * 100, '\\"[' * 100, "\\", "[" * 100, "\n[" * 100, '"' + "[" * 100]).encode())

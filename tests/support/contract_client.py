@@ -102,3 +102,17 @@ def contract_client(app: Any, key: str | None = None) -> httpx2.AsyncClient:
     """Return a client of ``app`` that checks every answer."""
     headers = {"authorization": f"Bearer {key}"} if key else {}
     return httpx2.AsyncClient(transport=ContractTransport(app), base_url="http://layer.test", headers=headers)
+
+
+def _checked(response: httpx2.Response) -> None:
+    if response.headers.get("content-type", "").startswith(("application/x-ndjson", "text/event-stream")):
+        return
+    response.read()
+    check(response)
+
+
+def live_client(address: str, key: str | None = None) -> httpx2.Client:
+    """Return a client of the server at ``address`` that checks every answer."""
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    hooks = {"response": [_checked]}
+    return httpx2.Client(base_url=address, headers=headers, event_hooks=hooks, timeout=30.0, trust_env=False)

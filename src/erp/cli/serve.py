@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from erp.cli.session import failures_explained
+
 DRAIN_SECONDS = 20
 
 
@@ -16,8 +18,11 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8080,
     data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.", show_default=False)] = None,
+    drain_seconds: Annotated[
+        int, typer.Option(help="How long running calls may still take after SIGTERM.", min=0)
+    ] = DRAIN_SECONDS,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C, then drain.
+    """Serve until SIGTERM or Ctrl-C, then drain; Ctrl-C once more cuts running calls off.
 
     Prints "ready http://HOST:PORT" on standard error when it answers.
 
@@ -29,24 +34,29 @@ def serve(
     logging.basicConfig(
         level=settings.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
     )
-    sys.exit(run(settings, host, port))
+    with failures_explained():
+        sys.exit(run(settings, host, port, drain_seconds))
 
 
-def run(settings: Any, host: str, port: int) -> int:
-    """Run the server; return the exit status."""
+def run(settings: Any, host: str, port: int, drain_seconds: int = DRAIN_SECONDS) -> int:
+    """Run the server; return the exit status.
+
+    Raises:
+        ProviderError: when the layer cannot start: port, data directory, keys, database.
+    """
     import uvloop
 
-    return uvloop.run(_serve(settings, host, port))
+    return uvloop.run(_serve(settings, host, port, drain_seconds))
 
 
-async def _serve(settings: Any, host: str, port: int) -> int:
+async def _serve(settings: Any, host: str, port: int, drain_seconds: int) -> int:
     from erp.gateway.server import GatewayServer
     from erp.main import running
 
     async with running(settings) as layer:
         if key := await layer.first_key():
             print(f"administrator key (shown only now): {key}", file=sys.stderr, flush=True)
-        server = GatewayServer(layer.application(), host=host, port=port, drain_seconds=DRAIN_SECONDS)
+        server = GatewayServer(layer.application(), host=host, port=port, drain_seconds=drain_seconds)
 
         def ready(address: str) -> None:
             layer.listens_at(address)

@@ -1,9 +1,10 @@
-"""Commands that work on the control plane: open it, do one thing, close it, explain failures."""
+"""What commands share: open the control plane, do one thing, close it, explain failures."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
@@ -18,9 +19,25 @@ DATA_DIR_HELP = "The server's data directory (default: ERP_DATA_DIR, or a folder
 Result = TypeVar("Result")
 
 
+@contextmanager
+def failures_explained() -> Iterator[None]:
+    """End the process with status 1 and a readable reason when the block raises a ProviderError."""
+    from erp.errors import ProviderError
+
+    try:
+        yield
+    except ProviderError as error:
+        typer.echo(f"erp: {error.message}", err=True)
+        if error.detail:
+            typer.echo(error.detail.splitlines()[0], err=True)
+        typer.echo(error.code.spec.remedy, err=True)
+        for item in error.errors:
+            typer.echo(f"  {item.pointer}: {item.message}", err=True)
+        raise typer.Exit(1) from None
+
+
 def with_control_plane(data_dir: Path | None, work: Callable[[ControlPlane], Awaitable[Result]]) -> Result:
     """Run ``work`` on the control plane and return its result; a ProviderError ends with status 1."""
-    from erp.errors import ProviderError
     from erp.main import Settings, open_control_plane
 
     settings = Settings(data_dir=data_dir.absolute()) if data_dir else Settings()
@@ -32,10 +49,5 @@ def with_control_plane(data_dir: Path | None, work: Callable[[ControlPlane], Awa
         finally:
             await control.close()
 
-    try:
+    with failures_explained():
         return asyncio.run(session())
-    except ProviderError as error:
-        typer.echo(f"erp: {error.message}\n{error.code.spec.remedy}", err=True)
-        for item in error.errors:
-            typer.echo(f"  {item.pointer}: {item.message}", err=True)
-        raise typer.Exit(1) from None

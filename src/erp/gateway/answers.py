@@ -11,12 +11,15 @@ from erp.contracts.models.errors import ErrorCode
 from erp.errors import Problem, ProviderError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from starlette.types import Scope, Send
 
     from erp.gateway.inbound import Inbound
     from erp.runtime.resilience import TokenBucket
 
-Headers = list[tuple[bytes, bytes]]
+Header = tuple[bytes, bytes]
+Headers = list[Header]
 
 JSON = b"application/json"
 PROBLEM = b"application/problem+json"
@@ -39,9 +42,11 @@ async def send(scope: Scope, send: Send, status: int, body: bytes, content_type:
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_problem(scope: Scope, send_to: Send, inbound: Inbound, error: ProviderError) -> None:
-    """Send ``error`` as an RFC 9457 problem."""
-    headers = [*common_headers(inbound), *problem_headers(error)]
+async def send_problem(
+    scope: Scope, send_to: Send, inbound: Inbound, error: ProviderError, more: Iterable[Header] = ()
+) -> None:
+    """Send ``error`` as an RFC 9457 problem, with the headers ``more``."""
+    headers = [*common_headers(inbound), *problem_headers(error), *more]
     body = problem_body(error, inbound.request_id, scope["path"])
     await send(scope, send_to, error.status, body, PROBLEM, headers)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from erp.contracts.models.errors import ErrorCode
@@ -18,8 +18,10 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 64
 BODY_SECONDS = 15.0
 
-_ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_ALL_BUT_OPENING = bytes(set(range(256)) - set(b"[{"))
+_ALL_BUT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
+_STEPS = bytes.maketrans(b"[{]}", bytes([1, 1, 255, 255]))
+"""Opening is +1 and closing -1, as signed bytes."""
 
 
 async def read_json(inbound: Inbound, receive: Receive) -> bytes:
@@ -76,29 +78,18 @@ def _too_large() -> ProviderError:
 def check_depth(body: bytes) -> None:
     """Refuse JSON nested deeper than ``MAX_DEPTH``.
 
-    Removing innermost bracket pairs pass by pass runs at memory speed; only when something is left
-    (deep, malformed, or brackets inside strings) are the tokens counted one by one.
+    All of it runs at the speed of C: whoever may send 16 MiB of brackets must not hold up the others
+    for seconds. Most bodies have too few brackets to be deep at all.
     """
-    brackets = body.translate(None, _ALL_BUT_BRACKETS)
-    for _ in range(MAX_DEPTH):
-        if not brackets:
-            return
-        shorter = brackets.replace(b"{}", b"").replace(b"[]", b"")
-        if shorter == brackets:
-            break
-        brackets = shorter
-    if brackets and _depth(body) > MAX_DEPTH:
+    if len(body.translate(None, _ALL_BUT_OPENING)) > MAX_DEPTH and _depth(body) > MAX_DEPTH:
         message = f"The body is nested deeper than {MAX_DEPTH} levels."
         raise ProviderError(ErrorCode.INVALID_ARGUMENT, message, errors=[FieldError("", message)])
 
 
 def _depth(body: bytes) -> int:
-    depth = deepest = 0
-    for match in _TOKENS.finditer(body):
-        token = match[0]
-        if token in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif token in b"]}":
-            depth -= 1
-    return deepest
+    """Return how deep valid JSON is; brackets inside strings do not count."""
+    if b"\\" in body:
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    outside_strings = b"".join(body.translate(None, _ALL_BUT_STRUCTURE).split(b'"')[::2])
+    steps = memoryview(outside_strings.translate(_STEPS)).cast("b")
+    return max(accumulate(steps), default=0)

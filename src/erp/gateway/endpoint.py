@@ -122,6 +122,11 @@ def unforeseen() -> ProviderError:
     return ProviderError(ErrorCode.INTERNAL, "The layer failed in a way it did not foresee.")
 
 
+def shutting_down() -> ProviderError:
+    """Return what a caller is told whose request was cut off, when repeating it is safe."""
+    return ProviderError(ErrorCode.UNAVAILABLE, "The layer is shutting down.", retry_after_seconds=1.0)
+
+
 def reply(inbound: Inbound, status: int, answer: Any) -> Response:
     """Return ``answer`` as JSON; None is an empty 204."""
     body = b"" if answer is None else _encode(answer)

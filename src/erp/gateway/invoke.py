@@ -6,6 +6,7 @@ headers, one JSON decode straight into the action's type.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
 from erp.gateway import answers, bodies, streams
-from erp.gateway.endpoint import unforeseen
+from erp.gateway.endpoint import shutting_down, unforeseen
 from erp.gateway.inbound import Inbound
 from erp.runtime.calls import Call
 
@@ -42,6 +43,7 @@ class InvokeRoute:
         """Serve the request whose path has been split into ``segments``."""
         started = time.perf_counter()
         inbound = Inbound(scope["headers"])
+        call: Call | None = None
         try:
             inbound.check()
             call = await self._call(inbound, receive, segments)
@@ -50,8 +52,12 @@ class InvokeRoute:
                 return
             answer = await self._calls.invoke(call)
         except ProviderError as error:
-            await answers.send_problem(scope, send, inbound, error)
+            await answers.send_problem(scope, send, inbound, error, call.action.deprecation_headers if call else ())
             return
+        except asyncio.CancelledError:
+            if call is None or not call.action.streaming:
+                await answers.send_problem(scope, send, inbound, _cut_off(call))
+            raise
         except Exception:  # noqa: BLE001  (whatever it was, the caller gets a problem)
             _log.exception("request %s failed before it became a call", inbound.request_id)
             await answers.send_problem(scope, send, inbound, unforeseen())
@@ -113,3 +119,11 @@ class InvokeRoute:
         tail = b',"replayed":true}}' if answer.replayed else b"}}"
         body = b'{"data":' + answer.data + b"," + meta.encode() + tail
         await answers.send(scope, send, 200, body, answers.JSON, headers)
+
+
+def _cut_off(call: Call | None) -> ProviderError:
+    """Describe a request that the server cancelled because its time to drain was over."""
+    if call is not None and call.action.is_effectful and not call.action.idempotent:
+        message = f"The layer is shutting down in the middle of {call.action.ref}, which may have taken effect."
+        return ProviderError(ErrorCode.OUTCOME_UNKNOWN, message)
+    return shutting_down()

@@ -8,12 +8,17 @@ from __future__ import annotations
 import os
 import random
 import re
+import threading
 from typing import TYPE_CHECKING, Any
+
+from erp.contracts.models.errors import ErrorCode
+from erp.errors import ProviderError
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+CLOSE_SECONDS = 2.0
 _INVALID = {"0" * 32, "0" * 16}
 _random = random.Random()  # noqa: S311  (ids, not secrets)
 
@@ -48,7 +53,8 @@ class Spans:
         """Configure the exporter named in the environment.
 
         Raises:
-            RuntimeError: an endpoint is set but the extra ``otlp`` is not installed.
+            ProviderError: ``failed_precondition`` when an endpoint is set but the extra ``otlp`` is
+                not installed.
         """
         if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
             return cls()
@@ -59,13 +65,22 @@ class Spans:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ImportError as error:
             message = "OTEL_EXPORTER_OTLP_ENDPOINT is set; install it with: pip install 'erp-provider-layer[otlp]'"
-            raise RuntimeError(message) from error
+            raise ProviderError(ErrorCode.FAILED_PRECONDITION, message) from error
         from erp.telemetry.spans import WantedIds
 
         resource = Resource.create({"service.name": "erp"})
         provider = TracerProvider(resource=resource, id_generator=WantedIds())  # type: ignore[arg-type]
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        return cls(provider.get_tracer("erp"), provider.shutdown)
+        exporter = OTLPSpanExporter()
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+
+        def close() -> None:
+            # The exporter would repeat a failed delivery for ten seconds, which belong to the calls that drain.
+            giving_up = threading.Timer(CLOSE_SECONDS, exporter.shutdown)
+            giving_up.start()
+            provider.shutdown()
+            giving_up.cancel()
+
+        return cls(provider.get_tracer("erp"), close)
 
     def record(
         self,
@@ -95,6 +110,6 @@ class Spans:
         )
 
     def close(self) -> None:
-        """Send what is queued."""
+        """Send what is queued; a collector that does not answer is given up after ``CLOSE_SECONDS``."""
         if self._close is not None:
             self._close()
