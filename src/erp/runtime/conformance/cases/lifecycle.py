@@ -21,7 +21,7 @@ from erp.runtime.spi import Health
 from erp.telemetry.trace import new_request_id
 
 DESCRIPTORS = Path("/proc/self/fd")
-STUCK_SECONDS = 10.0
+STUCK_SECONDS = 5.0
 
 
 @case("LIFE-01")
