@@ -12,7 +12,7 @@ import jsonschema_rs
 if TYPE_CHECKING:
     from erp.contracts.authored import Authored, Contract
 
-_LIFECYCLE = frozenset({"open", "close", "health"})
+_LIFECYCLE = frozenset({"open", "close", "health", "work"})
 
 
 def findings(authored: Authored, providers: Path) -> list[str]:

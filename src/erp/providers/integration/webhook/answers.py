@@ -10,7 +10,6 @@ from erp.runtime.spi import ErrorCode, ProviderError
 from erp.vendor_clients.guarded_http import Answer
 
 _LONGEST_WAIT_SECONDS = 86_400.0
-_EXCERPT_BYTES = 300
 
 _RETRYABLE = {
     408: ErrorCode.TIMEOUT,
@@ -19,22 +18,16 @@ _RETRYABLE = {
 }
 
 
-def require_delivered(answer: Answer) -> None:
-    """Return when the endpoint confirmed (2xx).
+def refusal(answer: Answer) -> ProviderError | None:
+    """None when the endpoint confirmed (2xx), else what its answer means.
 
-    Raises:
-        ProviderError: ``failed_precondition`` when sending again cannot help (redirect, 410 Gone, other 4xx);
-            ``rate_limited``, ``timeout`` or ``unavailable`` when it may, after ``Retry-After`` if the endpoint said so.
+    ``failed_precondition`` when sending the same again hardly helps (redirect, 410 Gone, other 4xx); ``rate_limited``,
+    ``timeout`` or ``unavailable`` when it may, after ``Retry-After`` if the endpoint said so.
     """
     if 200 <= answer.status < 300:  # noqa: PLR2004
-        return
+        return None
     code, message = _meaning(answer.status)
-    raise ProviderError(
-        code,
-        message,
-        detail=answer.body[:_EXCERPT_BYTES].decode(errors="replace") or None,
-        retry_after_seconds=retry_after_seconds(answer.headers.get("retry-after")),
-    )
+    return ProviderError(code, message, retry_after_seconds=retry_after_seconds(answer.headers.get("retry-after")))
 
 
 def _meaning(status: int) -> tuple[ErrorCode, str]:
