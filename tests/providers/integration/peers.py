@@ -105,10 +105,10 @@ class TimedWebhooks(Webhooks):
     now = 0.0
 
     def _now(self) -> float:
-        return self.now
+        return round(self.now, 6)
 
     def pass_time(self, seconds: float) -> None:
-        self.now += seconds
+        self.now = round(self.now + seconds, 6)
 
 
 @asynccontextmanager
@@ -116,7 +116,7 @@ async def opened(open_context: OpenContext, url: str | None = None, **config: An
     """An open provider; with ``url`` it has a configured endpoint."""
     configured = {} if url is None else {"url": url, "secret": SECRET}
     provider = TimedWebhooks(configured | config, open_context)
-    provider.now = time.time()
+    provider.now = round(time.time(), 6)
     await provider.open()
     try:
         yield provider

@@ -114,12 +114,12 @@ def _took_slot(connection: sqlite3.Connection, endpoint: int, now: float) -> boo
     gap = 1.0 / found["max_per_second"]
     if now < found["next_slot"] <= now + gap:
         return False
-    connection.execute("UPDATE endpoints SET next_slot = ? WHERE seq = ?", (now + gap, endpoint))
+    connection.execute("UPDATE endpoints SET next_slot = ? WHERE seq = ?", (tables.exact(now + gap), endpoint))
     return True
 
 
 def _leased(connection: sqlite3.Connection, row: sqlite3.Row, now: float, lease_until: float) -> Task:
-    connection.execute("UPDATE deliveries SET due_at = ? WHERE seq = ?", (lease_until, row["seq"]))
+    connection.execute("UPDATE deliveries SET due_at = ? WHERE seq = ?", (tables.exact(lease_until), row["seq"]))
     return _task(connection, row, now)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from erp.contracts.models.integration import Attempt
-from erp.providers.integration.webhook import deliveries, endpoints, schedule
+from erp.providers.integration.webhook import deliveries, endpoints, schedule, tables
 from erp.providers.integration.webhook.deliveries import Status, Task
 
 
@@ -106,7 +106,7 @@ def _go_on(connection: sqlite3.Connection, row: sqlite3.Row, outcome: Outcome, n
         status, names = "exhausted", ["delivery_exhausted"]
     else:
         status, names = "failing", ["delivery_failing"]
-    due = None if pause is None else now + pause
+    due = None if pause is None else tables.exact(now + pause)
     statement = "UPDATE deliveries SET status = ?, tries = ?, due_at = ? WHERE seq = ?"
     connection.execute(statement, (status, tries, due, row["seq"]))
     return names

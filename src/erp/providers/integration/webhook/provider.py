@@ -87,7 +87,7 @@ class Webhooks:
         return SigningKeys(secrets)
 
     def _now(self) -> float:
-        return time.time()
+        return tables.exact(time.time())
 
     async def close(self) -> None:
         http, self._http = self._http, None

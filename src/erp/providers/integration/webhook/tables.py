@@ -71,6 +71,11 @@ def forget(connection: sqlite3.Connection, before: float) -> None:
     )
 
 
+def exact(seconds: float) -> float:
+    """A time in whole microseconds, so that what an answer shows and a request names is the time that is stored."""
+    return round(seconds, 6)
+
+
 def moment(seconds: float | None) -> datetime.datetime | UnsetType:
     """A stored time as an answer has it; unset when there is none."""
     return UNSET if seconds is None else datetime.datetime.fromtimestamp(seconds, datetime.UTC)
