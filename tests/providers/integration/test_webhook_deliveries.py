@@ -20,7 +20,7 @@ from tests.providers.integration.peers import (
 from erp.contracts.models import integration as contract
 from erp.providers.integration.webhook import schedule
 from erp.providers.integration.webhook.dispatcher import LEASE_SECONDS
-from erp.runtime.spi import CallContext, ErrorCode, OpenContext, ProviderError
+from erp.runtime.spi import UNSET, CallContext, ErrorCode, OpenContext, ProviderError
 
 if TYPE_CHECKING:
     from tests.conftest import KeptReminders, MakeCallContext
@@ -105,7 +105,7 @@ async def test_a_delivery_that_had_failed_is_announced_as_recovered(
         assert await provider.work(context) is None
         assert events(context) == [("delivery_recovered", "delivered")]
         [endpoint] = (await provider.list_endpoints(contract.ListEndpointsRequest(), context)).endpoints
-        assert endpoint.failing_since is contract.UNSET
+        assert endpoint.failing_since is UNSET
 
 
 async def test_nothing_is_attempted_before_its_time(open_context: OpenContext, call_context: MakeCallContext) -> None:
@@ -227,7 +227,7 @@ async def test_deliveries_are_listed_newest_first_by_what_is_asked(
         first = await listed(provider, call_context(), limit=2)
         rest = await listed(provider, call_context(), limit=2, cursor=first.next_cursor)
         assert [item.id for item in first.deliveries + rest.deliveries] == ids[::-1]
-        assert rest.next_cursor is contract.UNSET
+        assert rest.next_cursor is UNSET
         assert [item.name for item in (await listed(provider, call_context(), status="failing")).deliveries] == ["b"]
         until = at(provider.now - 2)
         assert [item.name for item in (await listed(provider, call_context(), created_until=until)).deliveries] == ["a"]
