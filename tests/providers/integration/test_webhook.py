@@ -11,9 +11,9 @@ import pytest
 from tests.providers.integration.peers import SECRET, opened, receiving, submitted
 
 from erp.contracts.models import integration as contract
-from erp.providers.integration.webhook.answers import retry_after_seconds
 from erp.providers.integration.webhook.provider import Webhooks
 from erp.runtime.spi import UNSET, CallContext, ErrorCode, OpenContext, Provider, ProviderError, Worker
+from erp.vendor_clients.retry_after import retry_after_seconds
 from erp.vendor_clients.standard_webhooks import generate_secret
 
 if TYPE_CHECKING:

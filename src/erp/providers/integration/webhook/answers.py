@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import time
-from email.utils import parsedate_to_datetime
-
 from erp.runtime.spi import ErrorCode, ProviderError
 from erp.vendor_clients.guarded_http import Answer
-
-_LONGEST_WAIT_SECONDS = 86_400.0
+from erp.vendor_clients.retry_after import retry_after_seconds
 
 _RETRYABLE = {
     408: ErrorCode.TIMEOUT,
@@ -40,18 +35,3 @@ def _meaning(status: int) -> tuple[ErrorCode, str]:
     if 400 <= status < 500:  # noqa: PLR2004
         return ErrorCode.FAILED_PRECONDITION, f"The endpoint refused the message ({status})."
     return ErrorCode.UNAVAILABLE, f"The endpoint failed ({status})."
-
-
-def retry_after_seconds(header: str | None, *, now: float | None = None) -> float | None:
-    """Seconds to wait by a ``Retry-After`` header (RFC 9110: seconds or a date), at most a day; none if unusable."""
-    if header is None:
-        return None
-    text = header.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text[:9]), _LONGEST_WAIT_SECONDS)
-    try:
-        moment = parsedate_to_datetime(text).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None
-    wait = moment - (time.time() if now is None else now)
-    return min(max(math.ceil(wait), 0.0), _LONGEST_WAIT_SECONDS)
