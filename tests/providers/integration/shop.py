@@ -39,9 +39,9 @@ class Shop:
         for sku in skus:
             self.change(sku, name=sku.lower(), **fields)
 
-    def change(self, sku: str, **fields: Any) -> None:
-        product = self.products.pop(sku, {"sku": sku, "id": len(self.products) + 1, "rev": 0})
-        self.products[sku] = {**product, **fields, "rev": product["rev"] + 1, "updated": self.now}
+    def change(self, key: str, /, **fields: Any) -> None:
+        product = self.products.pop(key, {"sku": key, "id": len(self.products) + 1, "rev": 0})
+        self.products[key] = {**product, **fields, "rev": product["rev"] + 1, "updated": self.now}
 
     def answer(self, method: str, target: str, body: Any) -> Answer:
         self.before_answer()
