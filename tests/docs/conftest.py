@@ -46,14 +46,14 @@ def _wait_until_ready(server: subprocess.Popen[str]) -> str:
 
 @pytest.fixture(scope="session")
 def live_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Environment of a reader with ``ERP_URL`` and ``ERP_KEY`` (tenant demo, role developer)."""
+    """Environment of a reader with ``ERP_URL`` and ``ERP_KEY`` (tenant demo, role operator, as ``scripts/run`` prints them)."""
     data_dir = str(tmp_path_factory.mktemp("documented"))
     command = [ERP, "serve", "--port", "0", "--data-dir", data_dir]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as server:
         try:
             url = _wait_until_ready(server)
             _erp("tenants", "create", "demo", "--data-dir", data_dir)
-            key = _erp("keys", "create", "--tenant", "demo", "--role", "developer", "--data-dir", data_dir)
+            key = _erp("keys", "create", "--tenant", "demo", "--role", "operator", "--data-dir", data_dir)
             yield {**os.environ, "ERP_URL": url, "ERP_KEY": key}
         finally:
             server.terminate()

@@ -1,14 +1,10 @@
-"""The outgoing HTTP client against real local servers and the attack list for server-side request forgery."""
+"""The outgoing HTTP client against real local servers."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime
-import ipaddress
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -16,8 +12,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from tests.vendor_clients.http_peer import LOOPBACK, answering, client, listening
 
-from erp.vendor_clients.egress import EgressRefusedError, EgressRule
+from erp.vendor_clients.egress import EgressRefusedError
 from erp.vendor_clients.guarded_http import (
     AnswerLostError,
     AnswerTimedOutError,
@@ -27,150 +24,6 @@ from erp.vendor_clients.guarded_http import (
 )
 
 pytestmark = pytest.mark.anyio
-
-LOOPBACK = EgressRule((ipaddress.ip_network("127.0.0.1/32"),))
-OK = b"HTTP/1.1 204 No Content\r\n\r\n"
-
-
-@dataclass
-class Peer:
-    """A TCP server that answers every request head with fixed bytes and remembers what it saw."""
-
-    port: int = 0
-    heads: list[str] = field(default_factory=list)
-    connections: int = 0
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/"
-
-
-@asynccontextmanager
-async def listening(
-    answer: bytes | None = OK, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
-) -> AsyncIterator[Peer]:
-    """Answer every request with ``answer`` and close; ``None`` stays silent, empty closes without answering."""
-    peer = Peer()
-    open_writers: set[asyncio.StreamWriter] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer.connections += 1
-        open_writers.add(writer)
-        try:
-            while True:
-                peer.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
-                peer.asked.set()
-                if answer is None:
-                    continue
-                writer.write(answer)
-                await writer.drain()
-                if not answer or b"connection: close" in answer:
-                    break
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, host, 0, ssl=tls)
-    peer.port = server.sockets[0].getsockname()[1]
-    try:
-        yield peer
-    finally:
-        server.close()
-        for writer in open_writers:
-            writer.close()
-        await server.wait_closed()
-
-
-@asynccontextmanager
-async def client(
-    rule: EgressRule = LOOPBACK,
-    *,
-    resolve: Callable[[str, int], Awaitable[list[str]]] | None = None,
-    limits: HttpLimits | None = None,
-    tls: ssl.SSLContext | None = None,
-) -> AsyncIterator[GuardedHttp]:
-    arguments = {} if resolve is None else {"resolve": resolve}
-    http = GuardedHttp(rule, limits=limits, tls=tls or ssl.create_default_context(), **arguments)
-    try:
-        yield http
-    finally:
-        await http.aclose()
-
-
-def answering(*answers: list[str]) -> Callable[[str, int], Awaitable[list[str]]]:
-    """A name server that gives its answers one after the other and repeats the last."""
-    waiting = list(answers)
-
-    async def resolve(host: str, port: int) -> list[str]:
-        return waiting.pop(0) if len(waiting) > 1 else waiting[0]
-
-    return resolve
-
-
-ATTACKS = [
-    "http://127.0.0.1:{port}/",
-    "http://localhost:{port}/",
-    "http://2130706433:{port}/",
-    "http://0x7f000001:{port}/",
-    "http://0x7f.0.0.1:{port}/",
-    "http://127.1:{port}/",
-    "http://0:{port}/",
-    "http://0.0.0.0:{port}/",
-    "http://[::1]:{port}/",
-    "http://[::]:{port}/",
-    "http://[::ffff:127.0.0.1]:{port}/",
-    "http://[::ffff:7f00:1]:{port}/",
-    "http://[64:ff9b::7f00:1]:{port}/",
-    "http://169.254.169.254/latest/meta-data/",
-    "http://100.64.0.1/",
-    "http://0177.0.0.1:{port}/",
-    "http://017700000001:{port}/",
-    "http://\uff11\uff12\uff17.0.0.1:{port}/",
-    "http://127.0.0.1.:{port}/",
-    "http://user:password@127.0.0.1:{port}/",
-    "http://good.example@127.0.0.1:{port}/",
-    "http://127.0.0.1:{port}\\@good.example/",
-    "file:///etc/passwd",
-    "gopher://127.0.0.1:{port}/",
-    "unix:///var/run/docker.sock",
-    "//127.0.0.1:{port}/",
-    "http:///",
-    "http://127.0.0.1:99999/",
-    "http://127.0.0.1:0/",
-    "",
-]
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-async def test_no_spelling_of_an_internal_address_is_connected_to(attack: str) -> None:
-    async with listening() as peer, client(EgressRule()) as http:
-        url = attack.format(port=peer.port)
-        with pytest.raises((EgressRefusedError, ConnectFailedError)):
-            await http.send("POST", url, body=b"{}", timeout_seconds=2)
-        with pytest.raises((EgressRefusedError, ConnectFailedError)):
-            await http.probe(url, timeout_seconds=2)
-        assert (peer.connections, peer.heads) == (0, [])
-
-
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1/", "http://2130706433/", "http://[::1]/", "http://10.0.0.1/", "ftp://x/"]
-)
-async def test_what_needs_no_name_server_is_refused_when_configured(url: str) -> None:
-    async with client(EgressRule()) as http:
-        with pytest.raises(EgressRefusedError):
-            http.check_url(url)
-        http.check_url("https://hooks.example/orders")
-        http.check_url("https://1.1.1.1/orders")
-
-
-async def test_a_name_that_resolves_to_an_internal_address_is_refused_without_telling_it() -> None:
-    async with listening() as peer, client(EgressRule(), resolve=answering(["127.0.0.1"])) as http:
-        with pytest.raises(EgressRefusedError) as refusal:
-            await http.send("POST", f"http://good.example:{peer.port}/")
-        assert "127.0.0.1" not in str(refusal.value)
-        assert peer.connections == 0
 
 
 async def test_only_the_permitted_ones_of_several_addresses_are_used() -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 import time
@@ -22,10 +23,13 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from erp.vendor_clients.egress import EgressRule
+from erp.vendor_clients.egress import EgressRefusedError, EgressRule
 
 if TYPE_CHECKING:
     import httpx2
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,16384}")
 
 Resolve: TypeAlias = Callable[[str, int], Awaitable[list[str]]]
 """Name and port -> IP addresses, best first; raises ``OSError`` when there are none."""
@@ -115,13 +119,14 @@ class GuardedHttp:
         """Send one request and read the answer up to the limit.
 
         Raises:
-            EgressRefusedError: the address is not permitted; nothing was sent.
+            EgressRefusedError: the address is not permitted, or a header could smuggle another; nothing was sent.
             ConnectFailedError: nothing was sent.
             AnswerTimedOutError, AnswerLostError: the request may have been received.
         """
         from erp.vendor_clients.guarded_transport import parse_url
 
         target = parse_url(url)
+        _check_headers(headers or {})
         client = self._opened()
         seconds = self._limits.total_seconds if timeout_seconds is None else timeout_seconds
         request = client.build_request(method, target, headers=dict(headers or {}), content=body)
@@ -180,6 +185,13 @@ class GuardedHttp:
         finally:
             await response.aclose()
         return Answer(response.status_code, dict(response.headers), bytes(body[:limit]), len(body) > limit)
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    """Refuse what is no header field (RFC 9110, sections 5.1 and 5.5): a line end in it would begin another one."""
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise EgressRefusedError("A header is malformed.")
 
 
 @contextlib.contextmanager

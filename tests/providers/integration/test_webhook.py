@@ -1,105 +1,25 @@
-"""The outgoing webhook provider against a real local receiver and the reference library's verification."""
+"""One configured endpoint against a real local receiver and the reference library's verification."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
-from standardwebhooks import Webhook
+from tests.providers.integration.peers import SECRET, opened, receiving, submitted
 
 from erp.contracts.models import integration as contract
-from erp.providers.integration.webhook.answers import retry_after_seconds
-from erp.providers.integration.webhook.provider import OutgoingWebhook
-from erp.runtime.spi import UNSET, CallContext, ErrorCode, OpenContext, Provider, ProviderError
+from erp.providers.integration.webhook.provider import Webhooks
+from erp.runtime.spi import UNSET, CallContext, ErrorCode, OpenContext, Provider, ProviderError, Worker
+from erp.vendor_clients.retry_after import retry_after_seconds
 from erp.vendor_clients.standard_webhooks import generate_secret
 
 if TYPE_CHECKING:
     from tests.conftest import MakeCallContext
 
 pytestmark = pytest.mark.anyio
-
-SECRET = generate_secret()
-
-
-@dataclass
-class Receiver:
-    """Answers the statuses it was given, one per request, then 204; keeps verified messages."""
-
-    secret: str = SECRET
-    port: int = 0
-    answers: list[str | None] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
-    messages: list[Any] = field(default_factory=list)
-    connections: int = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hooks"
-
-    @property
-    def ids(self) -> list[str]:
-        return [headers["webhook-id"] for headers in self.headers]
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        try:
-            while await self._answered(reader, writer):
-                pass
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    async def _answered(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        lines = head.split("\r\n")[1:-2]
-        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-        body = await reader.readexactly(int(headers["content-length"]))
-        self.headers.append(headers)
-        self.messages.append(Webhook(self.secret).verify(body, headers))
-        answer = self.answers.pop(0) if self.answers else "204 No Content"
-        if answer is None:
-            return False
-        if answer:
-            writer.write(f"HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n".encode())
-            await writer.drain()
-        return True
-
-
-@asynccontextmanager
-async def receiving(*answers: str | None) -> AsyncIterator[Receiver]:
-    """A receiver; answers are ``STATUS REASON`` with further headers, ``None`` hangs up, empty stays silent."""
-    receiver = Receiver(answers=list(answers))
-    writers: list[asyncio.StreamWriter] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        await receiver.serve(reader, writer)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    receiver.port = server.sockets[0].getsockname()[1]
-    try:
-        yield receiver
-    finally:
-        server.close()
-        for writer in writers:
-            writer.close()
-        await server.wait_closed()
-
-
-@asynccontextmanager
-async def opened(open_context: OpenContext, url: str, **config: Any) -> AsyncIterator[OutgoingWebhook]:
-    provider = OutgoingWebhook({"url": url, "secret": SECRET} | config, open_context)
-    await provider.open()
-    try:
-        yield provider
-    finally:
-        await provider.close()
 
 
 @pytest.fixture(autouse=True)
@@ -110,10 +30,6 @@ def _loopback_is_allowed_by_the_operator(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.fixture
 def call(call_context: MakeCallContext) -> CallContext:
     return call_context(idempotency_key="key-1", request_id="req_1")
-
-
-def submitted(**fields: Any) -> contract.TriggerRequest:
-    return contract.TriggerRequest(name="order.submitted", **fields)
 
 
 async def test_a_trigger_is_one_signed_post_with_type_time_data_and_subject(
@@ -144,17 +60,18 @@ async def test_the_webhook_id_is_the_same_for_every_attempt_and_differs_between_
     open_context: OpenContext, call_context: MakeCallContext
 ) -> None:
     async with receiving("503 Busy") as receiver, opened(open_context, receiver.url) as provider:
-        with pytest.raises(ProviderError):
-            await provider.trigger(submitted(), call_context(idempotency_key="key-1"))
-        await provider.trigger(submitted(), call_context(idempotency_key="key-1"))
+        first_call = await provider.trigger(submitted(), call_context(idempotency_key="key-1"))
+        provider.pass_time(10)
+        await provider.work(call_context())
+        repeated = await provider.trigger(submitted(), call_context(idempotency_key="key-1"))
+        assert (first_call.status, repeated.status, repeated.id) == ("accepted", "completed", first_call.id)
         await provider.trigger(submitted(), call_context(idempotency_key="key-2"))
         await provider.trigger(contract.TriggerRequest(name="order.cancelled"), call_context(idempotency_key="key-1"))
         without_key = call_context()
         await provider.trigger(submitted(), without_key)
-        await provider.trigger(submitted(), without_key)
         await provider.trigger(submitted(), call_context())
-    first, second, other_key, other_name, keyless, keyless_again, other_request = receiver.ids
-    assert (first, keyless) == (second, keyless_again)
+    first, second, other_key, other_name, keyless, other_request = receiver.ids
+    assert first == second
     assert len({first, other_key, other_name, keyless, other_request}) == 5
 
 
@@ -168,89 +85,74 @@ async def test_two_tenants_never_share_a_webhook_id(open_context: OpenContext, c
 
 
 async def test_during_a_rotation_the_old_and_the_new_secret_both_sign(
-    open_context: OpenContext, call: CallContext
+    open_context: OpenContext, call_context: MakeCallContext
 ) -> None:
     new = generate_secret()
     async with (
         receiving() as receiver,
         opened(open_context, receiver.url, secret=new, previous_secret=SECRET) as provider,
     ):
-        await provider.trigger(submitted(), call)
+        await provider.trigger(submitted(), call_context())
         receiver.secret = new
-        await provider.trigger(submitted(), call)
+        await provider.trigger(submitted(), call_context())
     assert len(receiver.messages) == 2
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "retryable", "retry_after"),
+    ("answer", "code", "http_status"),
     [
-        ("301 Moved\r\nlocation: http://127.0.0.1/", "failed_precondition", False, None),
-        ("400 Bad Request", "failed_precondition", False, None),
-        ("404 Not Found", "failed_precondition", False, None),
-        ("410 Gone", "failed_precondition", False, None),
-        ("408 Request Timeout", "timeout", True, None),
-        ("429 Too Many\r\nretry-after: 7", "rate_limited", True, 7.0),
-        ("500 Broken", "unavailable", True, None),
-        ("503 Busy\r\nretry-after: 30", "unavailable", True, 30.0),
-        ("503 Busy\r\nretry-after: soon", "unavailable", True, None),
+        ("301 Moved\r\nlocation: http://127.0.0.1/", "failed_precondition", 301),
+        ("400 Bad Request", "failed_precondition", 400),
+        ("404 Not Found", "failed_precondition", 404),
+        ("408 Request Timeout", "timeout", 408),
+        ("429 Too Many", "rate_limited", 429),
+        ("500 Broken", "unavailable", 500),
+        (None, "unavailable", UNSET),
+        ("", "timeout", UNSET),
     ],
 )
-async def test_each_answer_that_is_no_confirmation_has_its_meaning(
-    open_context: OpenContext,
-    call: CallContext,
-    answer: str,
-    code: str,
-    retryable: bool,
-    retry_after: float | None,
+async def test_what_is_no_confirmation_is_accepted_logged_with_its_meaning_and_tried_again(
+    open_context: OpenContext, call_context: MakeCallContext, answer: str | None, code: str, http_status: int
 ) -> None:
-    async with receiving(answer) as receiver, opened(open_context, receiver.url) as provider:
-        with pytest.raises(ProviderError) as failure:
-            await provider.trigger(submitted(), call)
-        found = (failure.value.code.value, failure.value.retryable, failure.value.retry_after_seconds)
-        assert found == (code, retryable, retry_after)
-        assert len(receiver.headers) == 1
-        assert (await provider.trigger(submitted(), call)).status == "completed"
+    async with receiving(answer) as receiver, opened(open_context, receiver.url, timeout_seconds=0.15) as provider:
+        result = await provider.trigger(submitted(), call_context())
+        assert (result.status, len(receiver.headers)) == ("accepted", 1)
+        wanted = contract.GetDeliveryRequest(id=result.id, endpoint="configured")
+        found = await provider.get_delivery(wanted, call_context())
+        assert [(item.status, item.code, item.http_status) for item in found.attempts] == [
+            ("failed", code, http_status)
+        ]
+        provider.pass_time(10)
+        assert await provider.work(call_context()) is None
+        found = await provider.get_delivery(wanted, call_context())
+        assert (found.delivery.status, found.delivery.attempts) == ("delivered", 2)
 
 
-@pytest.mark.parametrize(("answer", "code"), [(None, ErrorCode.UNAVAILABLE), ("", ErrorCode.TIMEOUT)])
-async def test_a_lost_answer_may_be_retried_only_when_the_caller_gave_a_key(
-    open_context: OpenContext, call_context: MakeCallContext, answer: str | None, code: ErrorCode
-) -> None:
-    async with (
-        receiving(answer, answer) as receiver,
-        opened(open_context, receiver.url, timeout_seconds=0.15) as provider,
-    ):
-        with pytest.raises(ProviderError) as with_key:
-            await provider.trigger(submitted(), call_context(idempotency_key="key-1"))
-        with pytest.raises(ProviderError) as without_key:
-            await provider.trigger(submitted(), call_context())
-        assert (with_key.value.code, without_key.value.code) == (code, ErrorCode.OUTCOME_UNKNOWN)
-        assert (await provider.trigger(submitted(), call_context(idempotency_key="key-1"))).status == "completed"
-    assert receiver.ids[0] == receiver.ids[2]
-
-
-async def test_an_endpoint_that_does_not_listen_is_unavailable_until_it_does(
+async def test_an_endpoint_that_does_not_listen_gets_the_message_once_it_does(
     open_context: OpenContext, call_context: MakeCallContext
 ) -> None:
     async with receiving() as receiver:
         pass
     async with opened(open_context, receiver.url) as provider:
-        with pytest.raises(ProviderError) as failure:
-            await provider.trigger(submitted(), call_context())
-        assert (failure.value.code, failure.value.retryable) == (ErrorCode.UNAVAILABLE, True)
+        assert (await provider.trigger(submitted(), call_context())).status == "accepted"
         assert (await provider.health()).status == "down"
         server = await asyncio.start_server(receiver.serve, "127.0.0.1", receiver.port)
+        assert (await provider.health()).status == "degraded"
+        provider.pass_time(10)
+        assert await provider.work(call_context()) is None
         assert (await provider.health()).status == "ok"
-        assert (await provider.trigger(submitted(), call_context())).status == "completed"
+        assert len(receiver.messages) == 1
         await provider.close()
         server.close()
 
 
-async def test_the_deadline_of_the_call_ends_the_wait(open_context: OpenContext, call_context: MakeCallContext) -> None:
+async def test_a_silent_endpoint_does_not_hold_the_call_beyond_its_deadline(
+    open_context: OpenContext, call_context: MakeCallContext
+) -> None:
     async with receiving("") as receiver, opened(open_context, receiver.url) as provider:
-        with pytest.raises(ProviderError) as failure:
-            await provider.trigger(submitted(), call_context(seconds=0.1, idempotency_key="key-1"))
-        assert failure.value.code is ErrorCode.TIMEOUT
+        context = call_context(seconds=1.1)
+        assert (await provider.trigger(submitted(), context)).status == "accepted"
+        assert context.remaining_seconds() > 0
 
 
 async def test_a_name_the_endpoint_does_not_want_is_skipped_and_not_sent(
@@ -327,27 +229,28 @@ async def test_an_address_that_is_not_public_is_refused_when_opened(
     open_context: OpenContext, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.delenv("ERP_EGRESS_ALLOW")
-    provider = OutgoingWebhook({"url": url, "secret": SECRET}, open_context)
+    provider = Webhooks({"url": url, "secret": SECRET}, open_context)
     with pytest.raises(ProviderError) as refusal:
         await provider.open()
     assert refusal.value.code is ErrorCode.FAILED_PRECONDITION
     await provider.close()
 
 
-async def test_a_name_of_an_internal_address_is_refused_when_called_and_nothing_is_sent(
-    open_context: OpenContext, call: CallContext, monkeypatch: pytest.MonkeyPatch
+async def test_nothing_is_sent_to_a_name_of_an_internal_address(
+    open_context: OpenContext, call_context: MakeCallContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ERP_EGRESS_ALLOW")
     async with receiving() as receiver:
         async with opened(open_context, f"http://localhost:{receiver.port}/") as provider:
-            with pytest.raises(ProviderError) as refusal:
-                await provider.trigger(submitted(), call)
+            result = await provider.trigger(submitted(), call_context())
+            request = contract.GetDeliveryRequest(id=result.id, endpoint="configured")
+            [attempt] = (await provider.get_delivery(request, call_context())).attempts
+            assert (attempt.status, attempt.code) == ("failed", "failed_precondition")
             assert (await provider.health()).status == "down"
-        assert refusal.value.code is ErrorCode.FAILED_PRECONDITION
         assert receiver.connections == 0
         monkeypatch.setenv("ERP_EGRESS_ALLOW", "127.0.0.1/32")
         async with opened(open_context, f"http://localhost:{receiver.port}/") as provider:
-            assert (await provider.trigger(submitted(), call)).status == "completed"
+            assert (await provider.trigger(submitted(), call_context())).status == "completed"
 
 
 @pytest.mark.parametrize("secret", ["whsec_AAAA", "short", "whsec_" + "!" * 40])
@@ -355,7 +258,7 @@ async def test_a_secret_that_cannot_sign_is_refused_when_opened_and_not_repeated
     open_context: OpenContext, secret: str
 ) -> None:
     with pytest.raises(ProviderError) as refusal:
-        await OutgoingWebhook({"url": "https://x.example/", "secret": secret}, open_context).open()
+        await Webhooks({"url": "https://x.example/", "secret": secret}, open_context).open()
     assert refusal.value.code is ErrorCode.FAILED_PRECONDITION
     assert secret not in refusal.value.message
 
@@ -363,7 +266,7 @@ async def test_a_secret_that_cannot_sign_is_refused_when_opened_and_not_repeated
 async def test_closing_is_safe_without_open_twice_and_before_a_call(
     open_context: OpenContext, call: CallContext
 ) -> None:
-    provider = OutgoingWebhook({"url": "https://x.example/", "secret": SECRET}, open_context)
+    provider = Webhooks({"url": "https://x.example/", "secret": SECRET}, open_context)
     await provider.close()
     await provider.open()
     await provider.close()
@@ -386,8 +289,9 @@ async def test_many_calls_at_once_are_each_delivered_once(
 
 
 async def test_the_class_has_the_shape_of_a_provider_and_shows_no_secret(open_context: OpenContext) -> None:
-    provider = OutgoingWebhook({"url": "https://x.example/", "secret": SECRET}, open_context)
+    provider = Webhooks({"url": "https://x.example/", "secret": SECRET}, open_context)
     assert isinstance(provider, Provider)
+    assert isinstance(provider, Worker)
     assert SECRET not in repr(provider)
 
 

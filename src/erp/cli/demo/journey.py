@@ -24,6 +24,8 @@ class Outcome:
     total: str = ""
     row: str = ""
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    delivery: dict[str, Any] = field(default_factory=dict)
+    """How the webhook stands: status and number of attempts."""
     event_position: str = ""
     problem: str = ""
 
@@ -58,6 +60,22 @@ def watch(client: DemoClient, outcomes: list[Outcome], changed: Callable[[], Non
             return True
         time.sleep(0.1)
     return False
+
+
+def follow_deliveries(client: DemoClient, outcomes: list[Outcome], changed: Callable[[], None]) -> None:
+    """Look at the webhooks until each is delivered; the layer tries again by itself after a few seconds."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    sent = [outcome for outcome in outcomes if outcome.steps.get("integration", {}).get("status") == "done"]
+    while time.monotonic() < deadline:
+        for outcome in sent:
+            if outcome.delivery.get("status") != "delivered":
+                params = {"id": outcome.steps["integration"]["detail"], "endpoint": "configured"}
+                answer = client.call("/providers/integration/webhook/get_delivery", params)
+                outcome.delivery = answer.data["delivery"]
+        changed()
+        if all(outcome.delivery["status"] == "delivered" for outcome in sent):
+            return
+        time.sleep(0.2)
 
 
 def receive_events(client: DemoClient, outcomes: list[Outcome], group: str) -> None:

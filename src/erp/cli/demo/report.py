@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from erp.cli.demo.client import DemoClient
-from erp.cli.demo.journey import Outcome, receive_events, submit, watch
+from erp.cli.demo.journey import Outcome, follow_deliveries, receive_events, submit, watch
 from erp.cli.demo.orders import samples
 
 _MARKS = {
@@ -35,6 +35,7 @@ def run(client: DemoClient, run_id: str) -> bool:
             progress.advance(task)
     with Live(table(outcomes), console=console, refresh_per_second=8, transient=True) as live:
         is_settled = watch(client, outcomes, lambda: live.update(table(outcomes)))
+        follow_deliveries(client, outcomes, lambda: live.update(table(outcomes)))
     receive_events(client, outcomes, f"demo-{run_id}")
     console.print(table(outcomes))
     is_right = is_settled and all(_went_well(outcome) for outcome in outcomes)
@@ -49,7 +50,12 @@ def run(client: DemoClient, run_id: str) -> bool:
 def _went_well(outcome: Outcome) -> bool:
     if outcome.order_id is None:
         return outcome.status in {400, 409}
-    return bool(outcome.event_position) and all(step["status"] == "done" for step in outcome.steps.values())
+    is_delivered = outcome.delivery.get("status") == "delivered"
+    return (
+        is_delivered
+        and bool(outcome.event_position)
+        and all(step["status"] == "done" for step in outcome.steps.values())
+    )
 
 
 def table(outcomes: list[Outcome]) -> Table:
@@ -62,21 +68,26 @@ def table(outcomes: list[Outcome]) -> Table:
             outcome.sample.shows,
             outcome.total,
             outcome.row,
-            _step(outcome, "integration", "attempt"),
-            f"position {outcome.event_position}" if outcome.event_position else _step(outcome, "event", ""),
-            _step(outcome, "annotation", ""),
+            _delivery(outcome),
+            f"position {outcome.event_position}" if outcome.event_position else _step(outcome, "event"),
+            _step(outcome, "annotation"),
             f"[red]{outcome.status}[/] {outcome.problem}" if outcome.problem else "",
         )
     return made
 
 
-def _step(outcome: Outcome, name: str, counted: str) -> str:
+def _delivery(outcome: Outcome) -> str:
+    if not outcome.delivery:
+        return _step(outcome, "integration")
+    mark = _MARKS["done" if outcome.delivery["status"] == "delivered" else "pending"]
+    return f"{mark} at attempt {outcome.delivery['attempts']}"
+
+
+def _step(outcome: Outcome, name: str) -> str:
     step = outcome.steps.get(name)
     if step is None:
         return ""
     mark = _MARKS[step["status"]]
-    if counted and step["attempts"]:
-        mark += f" at {counted} {step['attempts']}"
     detail = step.get("detail", "").partition(" (")[0]
     is_telling = step["status"] == "failed" or (name == "annotation" and step["status"] == "done")
     return f"{mark}\n{detail}" if is_telling else mark

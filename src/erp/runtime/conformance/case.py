@@ -76,7 +76,8 @@ def case(
 ) -> Callable[[Proof], Proof]:
     """Make a function the proof of rule ``id``; its docstring is the rule.
 
-    The domain is the name of the module under ``cases/``; modules that are no domain hold cases of all.
+    The domain is the first word of the module under ``cases/`` (``bus``, ``bus_failures``); modules that name
+    none hold cases of all.
     """
 
     def register(proof: Proof) -> Proof:
@@ -93,7 +94,7 @@ def case(
 def _domain_of(module: str) -> str | None:
     from erp.contracts.loading import catalog
 
-    name = module.rpartition(".")[2]
+    name = module.rpartition(".")[2].partition("_")[0]
     return name if name in catalog()["domains"] else None
 
 

@@ -29,16 +29,18 @@ def provider_spec() -> str:
     """Return the page in Markdown."""
     cases = sorted(all_cases(), key=lambda one: (one.domain or "", one.proof.__module__, one.id))
     parts = [_HEAD]
-    for module, found in groupby(cases, key=lambda one: one.proof.__module__):
-        parts.append(_chapter(module, list(found)))
+    for _, found in groupby(cases, key=lambda one: one.domain or one.proof.__module__):
+        parts.append(_chapter(list(found)))
     return "\n".join(parts)
 
 
-def _chapter(module: str, cases: list[Case]) -> str:
-    domain = cases[0].domain
+def _chapter(cases: list[Case]) -> str:
+    domain, module = cases[0].domain, cases[0].proof.__module__
     title = catalog()["domains"][domain]["title"] if domain else module.rpartition(".")[2].capitalize()
-    intro = inspect.getdoc(importlib.import_module(module)) or ""
-    return "\n".join([f"## {title}", "", intro, "", *map(_line, cases), ""])
+    parts = [f"## {title}", ""]
+    for module, found in groupby(cases, key=lambda one: one.proof.__module__):
+        parts += [inspect.getdoc(importlib.import_module(module)) or "", "", *map(_line, found), ""]
+    return "\n".join(parts)
 
 
 def _line(one: Case) -> str:

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import time
-from email.utils import parsedate_to_datetime
-
 from erp.runtime.spi import ErrorCode, ProviderError
 from erp.vendor_clients.guarded_http import Answer
-
-_LONGEST_WAIT_SECONDS = 86_400.0
-_EXCERPT_BYTES = 300
+from erp.vendor_clients.retry_after import retry_after_seconds
 
 _RETRYABLE = {
     408: ErrorCode.TIMEOUT,
@@ -19,22 +13,16 @@ _RETRYABLE = {
 }
 
 
-def require_delivered(answer: Answer) -> None:
-    """Return when the endpoint confirmed (2xx).
+def refusal(answer: Answer) -> ProviderError | None:
+    """None when the endpoint confirmed (2xx), else what its answer means.
 
-    Raises:
-        ProviderError: ``failed_precondition`` when sending again cannot help (redirect, 410 Gone, other 4xx);
-            ``rate_limited``, ``timeout`` or ``unavailable`` when it may, after ``Retry-After`` if the endpoint said so.
+    ``failed_precondition`` when sending the same again hardly helps (redirect, 410 Gone, other 4xx); ``rate_limited``,
+    ``timeout`` or ``unavailable`` when it may, after ``Retry-After`` if the endpoint said so.
     """
     if 200 <= answer.status < 300:  # noqa: PLR2004
-        return
+        return None
     code, message = _meaning(answer.status)
-    raise ProviderError(
-        code,
-        message,
-        detail=answer.body[:_EXCERPT_BYTES].decode(errors="replace") or None,
-        retry_after_seconds=retry_after_seconds(answer.headers.get("retry-after")),
-    )
+    return ProviderError(code, message, retry_after_seconds=retry_after_seconds(answer.headers.get("retry-after")))
 
 
 def _meaning(status: int) -> tuple[ErrorCode, str]:
@@ -47,18 +35,3 @@ def _meaning(status: int) -> tuple[ErrorCode, str]:
     if 400 <= status < 500:  # noqa: PLR2004
         return ErrorCode.FAILED_PRECONDITION, f"The endpoint refused the message ({status})."
     return ErrorCode.UNAVAILABLE, f"The endpoint failed ({status})."
-
-
-def retry_after_seconds(header: str | None, *, now: float | None = None) -> float | None:
-    """Seconds to wait by a ``Retry-After`` header (RFC 9110: seconds or a date), at most a day; none if unusable."""
-    if header is None:
-        return None
-    text = header.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text[:9]), _LONGEST_WAIT_SECONDS)
-    try:
-        moment = parsedate_to_datetime(text).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None
-    wait = moment - (time.time() if now is None else now)
-    return min(max(math.ceil(wait), 0.0), _LONGEST_WAIT_SECONDS)

@@ -1,199 +1,257 @@
-"""Outgoing webhooks: one connection delivers to one endpoint."""
+"""Webhooks in both directions: deliveries to any number of endpoints, receivers for what peers send."""
 
 from __future__ import annotations
 
 import datetime
-import hashlib
 import time
-from collections.abc import Awaitable
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 import msgspec
 
-from erp.contracts.models.integration import (
-    Check,
-    DescribeRequest,
-    DescribeResult,
-    Description,
-    TestRequest,
-    TestResult,
-    TriggerRequest,
-    TriggerResult,
-)
-from erp.providers.integration.webhook.answers import require_delivered
-from erp.runtime.spi import (
-    UNSET,
-    CallContext,
-    Config,
-    Dependency,
-    ErrorCode,
-    ErrorTable,
-    FieldError,
-    Health,
-    OpenContext,
-    ProviderError,
-)
+from erp.contracts.models import integration as contract
+from erp.providers.integration.webhook import deliveries, endpoints, messages, received, receivers, tables
+from erp.providers.integration.webhook.checks import Checks
+from erp.providers.integration.webhook.dispatcher import Dispatcher
+from erp.providers.integration.webhook.incoming import Incoming
+from erp.providers.integration.webhook.keys import Keys
+from erp.providers.integration.webhook.outgoing import Outgoing
+from erp.providers.integration.webhook.schemes import SCHEMES, Scheme
+from erp.providers.integration.webhook.sender import MEANING, Sender
+from erp.runtime.spi import CallContext, Config, ErrorCode, ErrorTable, Health, OpenContext, ProviderError
 from erp.vendor_clients.egress import EgressRefusedError, EgressRule
-from erp.vendor_clients.guarded_http import (
-    AnswerLostError,
-    AnswerTimedOutError,
-    ConnectFailedError,
-    GuardedHttp,
-    HttpLimits,
-)
+from erp.vendor_clients.group_commit import GroupCommit
+from erp.vendor_clients.guarded_http import GuardedHttp, HttpLimits
 from erp.vendor_clients.standard_webhooks import InvalidSecretError, SigningKeys
 
-TEST_EVENT = "erp.test"
-
-_MAX_ANSWER_BYTES = 65_536
-_MEANING: ErrorTable = {
-    EgressRefusedError: ErrorCode.FAILED_PRECONDITION,
-    ConnectFailedError: ErrorCode.UNAVAILABLE,
-    AnswerLostError: ErrorCode.UNAVAILABLE,
-    AnswerTimedOutError: ErrorCode.TIMEOUT,
-}
+MAX_ANSWER_BYTES = 65_536
+FORGET_EVERY_SECONDS = 3600.0
 
 
-class OutgoingWebhook:
-    """Delivers each trigger as one signed POST.
+class Webhooks:
+    """Keeps every trigger before it answers, delivers at once and then by schedule, with one id over all attempts.
 
-    The ``webhook-id`` is the same however often a call is attempted or repeated with its idempotency key, so a
-    receiver that drops ids it has seen acts once. With a key a lost answer is therefore safe to retry
-    (``unavailable``, ``timeout``); without one it is ``outcome_unknown``.
+    A receiver that drops ids it has seen acts once, however often a call is repeated with its idempotency key.
     """
 
-    translate: ClassVar[ErrorTable] = _MEANING
+    translate: ClassVar[ErrorTable] = MEANING
 
     def __init__(self, config: Config, context: OpenContext) -> None:
-        self._url: str = config["url"]
-        self._secrets = [config[name] for name in ("secret", "previous_secret") if config.get(name)]
-        self._event_types = frozenset(config.get("event_types", ()))
+        self._config = config
+        self._place = f"{context.tenant}\0{context.connection}"
+        self._context = context
+        self._url: str | None = config.get("url")
         self._timeout_seconds = float(config.get("timeout_seconds", 15))
-        self._tenant = context.tenant
-        self._connection = context.connection
-        self._keys: SigningKeys | None = None
+        self._retention_seconds = float(config.get("retention_days", 30)) * 86_400
+        self._store = GroupCommit(context.data_dir / tables.FILE, tables.SCHEMA, title="webhook store")
+        self._keys = Keys(context)
         self._http: GuardedHttp | None = None
+        self._forget_at = 0.0
 
     async def open(self) -> None:
-        limits = HttpLimits(total_seconds=self._timeout_seconds, max_answer_bytes=_MAX_ANSWER_BYTES)
         try:
+            limits = HttpLimits(total_seconds=self._timeout_seconds, max_answer_bytes=MAX_ANSWER_BYTES)
             http = GuardedHttp(EgressRule.from_environment(), limits=limits)
-            http.check_url(self._url)
-            self._keys = SigningKeys(self._secrets)
+            signing = self._configured_signing(http)
+            known = {**SCHEMES, **msgspec.convert(self._config.get("schemes", {}), dict[str, Scheme])}
         except (EgressRefusedError, InvalidSecretError, ValueError) as error:
             raise ProviderError(ErrorCode.FAILED_PRECONDITION, str(error)) from error
+        await self._store.open()
+        await self._store.run(
+            lambda open_: endpoints.configure(
+                open_, self._url, self._config.get("event_types", []), self._config.get("max_per_second"), self._now()
+            )
+        )
+        sender = Sender(http, self._keys, signing, self._now)
+        self._outgoing = Outgoing(self._store, self._keys, http, self._now)
+        self._incoming = Incoming(self._store, self._keys, self._context, known, self._now)
+        self._dispatcher = Dispatcher(self._store, sender, self._context.remind, self._now, self._timeout_seconds)
+        self._checks = Checks(
+            self._store,
+            http,
+            sender,
+            url=self._url,
+            clock=self._now,
+            timeout_seconds=self._timeout_seconds,
+            place=self._place,
+        )
         self._http = http
+
+    def _configured_signing(self, http: GuardedHttp) -> SigningKeys | None:
+        if self._url is None:
+            return None
+        http.check_url(self._url)
+        secrets = [self._config[name] for name in ("secret", "previous_secret") if self._config.get(name)]
+        if not secrets:
+            message = "The configured url needs a secret: messages to it are signed. Configure secret beside url."
+            raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
+        return SigningKeys(secrets)
+
+    def _now(self) -> float:
+        return tables.exact(time.time())
 
     async def close(self) -> None:
         http, self._http = self._http, None
         if http is not None:
             await http.aclose()
+        await self._store.close()
+
+    def _require_open(self) -> None:
+        if self._http is None:
+            raise ProviderError(ErrorCode.UNAVAILABLE, "The provider is not open.", retry_after_seconds=1.0)
 
     async def health(self) -> Health:
-        """Connect to the endpoint (with TLS for https) and send nothing: whether it accepts messages shows only ``test``."""
-        check = await _checked("endpoint", self._opened().probe(self._url))
-        status: Literal["ok", "down"] = "ok" if check.status == "passed" else "down"
-        latency_ms = check.duration_ms or 0.0
-        endpoint = Dependency(name="endpoint", status=status, latency_ms=latency_ms, message=check.message)
-        return Health(status=status, latency_ms=latency_ms, dependencies=[endpoint], message=check.message)
+        self._require_open()
+        return await self._checks.health()
 
-    async def trigger(self, request: TriggerRequest, context: CallContext) -> TriggerResult:
-        message_id = self._message_id(request.name, context)
-        if self._event_types and request.name not in self._event_types:
-            return TriggerResult(id=message_id, status="skipped")
-        try:
-            status = await self._deliver(message_id, _message(request), context)
-        except (AnswerLostError, AnswerTimedOutError) as error:
-            code = ErrorCode.OUTCOME_UNKNOWN if context.idempotency_key is None else _MEANING[type(error)]
-            raise ProviderError(code, str(error)) from error
-        except (EgressRefusedError, ConnectFailedError) as error:
-            raise ProviderError(_MEANING[type(error)], str(error)) from error
-        return TriggerResult(id=message_id, status="completed", result={"http_status": status})
+    async def test(self, request: contract.TestRequest, context: CallContext) -> contract.TestResult:  # noqa: ARG002
+        self._require_open()
+        return await self._checks.test(context)
 
-    async def describe(self, request: DescribeRequest, context: CallContext) -> DescribeResult:  # noqa: ARG002
-        names = [name for name in sorted(self._event_types) if _wanted(name, request)]
-        start = _position(request.cursor)
-        page = names[start : start + request.limit]
-        result = DescribeResult(
-            items=[Description(kind="trigger", name=name) for name in page], any_trigger=not self._event_types
-        )
-        if start + request.limit < len(names):
-            result.next_cursor = str(start + request.limit)
-        return result
+    async def work(self, context: CallContext) -> datetime.datetime | None:
+        self._require_open()
+        await self._forget()
+        return await self._dispatcher.work(context)
 
-    async def test(self, request: TestRequest, context: CallContext) -> TestResult:  # noqa: ARG002
-        """Connect, then deliver a message of type ``erp.test``, also when ``event_types`` does not list it."""
-        reached = await _checked("reachable", self._opened().probe(self._url))
-        if reached.status == "failed":
-            return TestResult(ok=False, checks=[reached, Check(name="delivered", status="skipped")])
-        message = _message(TriggerRequest(name=TEST_EVENT, payload={}))
-        delivery = self._deliver(self._message_id(TEST_EVENT, context), message, context)
-        delivered = await _checked("delivered", delivery)
-        return TestResult(ok=delivered.status == "passed", checks=[reached, delivered])
+    async def _forget(self) -> None:
+        if time.monotonic() >= self._forget_at:
+            self._forget_at = time.monotonic() + FORGET_EVERY_SECONDS
+            before = self._now() - self._retention_seconds
+            await self._store.run(lambda open_: tables.forget(open_, before))
 
-    async def _deliver(self, message_id: str, body: bytes, context: CallContext) -> int:
-        assert self._keys is not None  # noqa: S101  (set by open)
-        headers = {"content-type": "application/json"} | self._keys.headers(message_id=message_id, body=body)
-        if context.traceparent:
-            headers["traceparent"] = context.traceparent
-        seconds = min(self._timeout_seconds, context.remaining_seconds())
-        answer = await self._opened().send("POST", self._url, headers=headers, body=body, timeout_seconds=seconds)
-        require_delivered(answer)
-        return answer.status
+    # -- outgoing --------------------------------------------------------------------------------
 
-    def _message_id(self, name: str, context: CallContext) -> str:
-        """The same for every attempt: the request stays, and so does the caller's key over requests.
+    async def trigger(self, request: contract.TriggerRequest, context: CallContext) -> contract.TriggerResult:
+        self._require_open()
+        await self._forget()
+        new = messages.new_message(request, self._place, context, self._now())
+        planned, settled = await self._dispatcher.deliver(new, context)
+        return messages.result_of(new.id, planned, settled)
 
-        The name counts because one key may accompany several triggers of one piece of work. The actor does not: a
-        retry may run under another one.
-        """
-        key = context.idempotency_key or context.request_id
-        facts = f"{self._tenant}\0{self._connection}\0{name}\0{key}"
-        return f"msg_{hashlib.sha256(facts.encode()).hexdigest()[:32]}"
+    async def describe(self, request: contract.DescribeRequest, context: CallContext) -> contract.DescribeResult:  # noqa: ARG002
+        self._require_open()
+        rows = await self._store.run(lambda open_: endpoints.enabled(open_, endpoints.MAX_ENDPOINTS))
+        filters = [tables.names(row["event_types"]) for row in rows]
+        names = {name for types in filters for name in types}
+        return messages.names_page(names, request, any_trigger=any(not types for types in filters))
 
-    def _opened(self) -> GuardedHttp:
-        if self._http is None:
-            raise ProviderError(ErrorCode.UNAVAILABLE, "The provider is not open.")
-        return self._http
+    async def create_endpoint(
+        self,
+        request: contract.CreateEndpointRequest,
+        context: CallContext,  # noqa: ARG002
+    ) -> contract.CreateEndpointResult:
+        self._require_open()
+        return await self._outgoing.create(request)
 
+    async def list_endpoints(
+        self,
+        request: contract.ListEndpointsRequest,
+        context: CallContext,  # noqa: ARG002
+    ) -> contract.ListEndpointsResult:
+        after = tables.after(request.cursor)
+        return await self._store.run(lambda open_: endpoints.page(open_, after, request.limit, self._now()))
 
-def _message(request: TriggerRequest) -> bytes:
-    moment = datetime.datetime.now(tz=datetime.UTC) if request.occurred_at is UNSET else request.occurred_at
-    message: dict[str, Any] = {"type": request.name, "timestamp": moment}
-    message["data"] = None if request.payload is UNSET else request.payload
-    if request.subject is not UNSET:
-        message["subject"] = request.subject
-    return msgspec.json.encode(message)
+    async def update_endpoint(
+        self, request: contract.UpdateEndpointRequest, context: CallContext
+    ) -> contract.UpdateEndpointResult:
+        self._require_open()
+        return contract.UpdateEndpointResult(endpoint=await self._outgoing.update(request, context))
 
+    async def rotate_endpoint_secret(
+        self,
+        request: contract.RotateEndpointSecretRequest,
+        context: CallContext,  # noqa: ARG002
+    ) -> contract.RotateEndpointSecretResult:
+        self._require_open()
+        return await self._outgoing.rotate(request)
 
-async def _checked(name: str, step: Awaitable[Any]) -> Check:
-    started = time.monotonic()
-    check = Check(name=name, status="passed")
-    try:
-        await step
-    except (EgressRefusedError, ConnectFailedError, AnswerLostError, AnswerTimedOutError) as error:
-        check = Check(name=name, status="failed", code=_MEANING[type(error)].value, message=str(error))
-    except ProviderError as error:
-        check = Check(name=name, status="failed", code=error.code.value, message=error.message)
-    check.duration_ms = round((time.monotonic() - started) * 1000, 3)
-    return check
+    async def delete_endpoint(
+        self,
+        request: contract.DeleteEndpointRequest,
+        context: CallContext,  # noqa: ARG002
+    ) -> contract.DeleteEndpointResult:
+        self._require_open()
+        return contract.DeleteEndpointResult(deleted=await self._outgoing.delete(request.id))
 
+    async def list_deliveries(
+        self,
+        request: contract.ListDeliveriesRequest,
+        context: CallContext,  # noqa: ARG002
+    ) -> contract.ListDeliveriesResult:
+        return await self._store.run(lambda open_: deliveries.page(open_, request))
 
-def _wanted(name: str, request: DescribeRequest) -> bool:
-    if request.kind is not UNSET and request.kind != "trigger":
-        return False
-    if request.names is not UNSET and name not in request.names:
-        return False
-    return request.text is UNSET or request.text.lower() in name.lower()
+    async def get_delivery(
+        self,
+        request: contract.GetDeliveryRequest,
+        context: CallContext,  # noqa: ARG002
+    ) -> contract.GetDeliveryResult:
+        return await self._store.run(lambda open_: deliveries.details(open_, request.id, request.endpoint))
 
+    async def resend_delivery(
+        self, request: contract.ResendDeliveryRequest, context: CallContext
+    ) -> contract.ResendDeliveryResult:
+        self._require_open()
+        settled = await self._dispatcher.resend(request.id, request.endpoint, context)
+        return contract.ResendDeliveryResult(attempt=settled.attempt)
 
-def _position(cursor: Any) -> int:
-    if cursor is UNSET:
-        return 0
-    if not (cursor.isascii() and cursor.isdigit()):
-        raise ProviderError(
-            ErrorCode.INVALID_ARGUMENT,
-            "The cursor is not one this provider gave.",
-            errors=[FieldError("/params/cursor", "Use next_cursor of the page before.")],
-        )
-    return int(cursor)
+    async def replay_deliveries(
+        self,
+        request: contract.ReplayDeliveriesRequest,
+        context: CallContext,  # noqa: ARG002
+    ) -> contract.ReplayDeliveriesResult:
+        self._require_open()
+        now = self._now()
+        scheduled = await self._store.run(lambda open_: deliveries.replay(open_, request, now))
+        if scheduled:
+            await self._dispatcher.plan_work(now)
+        return contract.ReplayDeliveriesResult(scheduled=scheduled)
+
+    # -- incoming --------------------------------------------------------------------------------
+
+    async def create_receiver(
+        self,
+        request: contract.CreateReceiverRequest,
+        context: CallContext,  # noqa: ARG002
+    ) -> contract.CreateReceiverResult:
+        self._require_open()
+        return await self._incoming.create(request)
+
+    async def list_receivers(
+        self,
+        request: contract.ListReceiversRequest,
+        context: CallContext,  # noqa: ARG002
+    ) -> contract.ListReceiversResult:
+        after = tables.after(request.cursor)
+        return await self._store.run(lambda open_: receivers.page(open_, after, request.limit, self._now()))
+
+    async def update_receiver(
+        self,
+        request: contract.UpdateReceiverRequest,
+        context: CallContext,  # noqa: ARG002
+    ) -> contract.UpdateReceiverResult:
+        self._require_open()
+        return contract.UpdateReceiverResult(receiver=await self._incoming.update(request))
+
+    async def delete_receiver(
+        self,
+        request: contract.DeleteReceiverRequest,
+        context: CallContext,  # noqa: ARG002
+    ) -> contract.DeleteReceiverResult:
+        self._require_open()
+        return contract.DeleteReceiverResult(deleted=await self._incoming.delete(request.id))
+
+    async def receive(self, request: contract.ReceiveRequest, context: CallContext) -> contract.ReceiveResult:
+        self._require_open()
+        return await self._incoming.receive(request, context)
+
+    async def list_received(
+        self,
+        request: contract.ListReceivedRequest,
+        context: CallContext,  # noqa: ARG002
+    ) -> contract.ListReceivedResult:
+        return await self._store.run(lambda open_: received.page(open_, request))
+
+    async def replay_received(
+        self, request: contract.ReplayReceivedRequest, context: CallContext
+    ) -> contract.ReplayReceivedResult:
+        self._require_open()
+        return contract.ReplayReceivedResult(published=await self._incoming.replay(request, context))
