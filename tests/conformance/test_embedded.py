@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from erp.runtime.conformance.plugin import provider_tests
 
+test_ai_local = provider_tests("ai/local")
 test_auth_local = provider_tests("auth/local")
 test_bus_log = provider_tests("bus/log")
 test_cache_memory = provider_tests("cache/memory")
