@@ -61,8 +61,7 @@ class SealedLinks:
         """Return the URL of ``link``."""
         nonce = os.urandom(NONCE_BYTES)
         sealed = nonce + self._cipher.encrypt(nonce, msgspec.msgpack.encode(link), _CONTEXT)
-        token = base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
-        return f"{self.public_url}/{link.purpose}/{token}"
+        return f"{self.public_url}/{link.purpose}/{_text(sealed)}"
 
     def open(self, purpose: LinkPurpose, token: str) -> Link:
         """Return what the link ending in ``token`` says.
@@ -75,6 +74,8 @@ class SealedLinks:
             raise _no_such_link()
         try:
             sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+            if _text(sealed) != token:  # the last character has bits that decoding ignores
+                raise _no_such_link()
             opened = self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _CONTEXT)
             link = msgspec.msgpack.decode(opened, type=Link)
         except (binascii.Error, InvalidTag, ValueError) as error:
@@ -109,6 +110,10 @@ class ConnectionLinks:
                 claims=dict(claims),
             )
         )
+
+
+def _text(sealed: bytes) -> str:
+    return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
 
 def _no_such_link() -> ProviderError:
