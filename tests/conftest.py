@@ -21,7 +21,7 @@ from erp.control_plane import ControlPlane
 from erp.control_plane.tables import metadata as control_plane_tables
 from erp.errors import ProviderError
 from erp.runtime.context import Actor, CallContext
-from erp.runtime.ports import LinkPurpose, SecretVersion
+from erp.runtime.ports import Decision, Introspection, IssuedToken, LinkPurpose, SecretVersion
 from erp.runtime.spi import OpenContext
 
 
@@ -78,6 +78,16 @@ class ListedIdentity:
         if actor is None:
             raise ProviderError(ErrorCode.UNAUTHENTICATED, "The credential is not valid.")
         return actor
+
+    async def introspect(self, credential: str) -> Introspection:
+        actor = self.actors.get(credential)
+        return Introspection(active=actor is not None, actor=actor, audience="urn:erp:gateway")
+
+    async def exchange(self, tenant: str, subject_token: str, **_: Any) -> IssuedToken:
+        raise AssertionError(tenant, len(subject_token))
+
+    async def evaluate(self, tenant: str, subject: Any, action: str, resource: Any) -> Decision:
+        raise AssertionError(tenant, subject, action, resource)
 
 
 @dataclass

@@ -33,7 +33,9 @@ from erp.runtime.service_calls import service_context
 from erp.security.identity import KeyIdentity
 from erp.security.keyring import Keyring
 from erp.security.links import SealedLinks
+from erp.security.platform_identity import PlatformIdentity
 from erp.security.policy import RolePolicy
+from erp.security.tokens import Tokens
 from erp.security.vault import EnvelopeVault
 from erp.services.order.follow_up import OrderFollowUp
 from erp.services.order.service import OrderService
@@ -107,11 +109,13 @@ class Layer:
         self.metrics = CallMetrics()
         self.log = CallLog(enabled=settings.log_level in {"debug", "info"})
         self.spans = Spans.from_environment()
-        self.identity = KeyIdentity(control.api_keys, keyring.pepper)
         self.vault = EnvelopeVault(control.secrets, keyring)
         self.links = SealedLinks(keyring.pepper, (settings.public_url or DEFAULT_URL).rstrip("/"))
         self.policy = RolePolicy()
         self.catalog = ProviderCatalog.load(settings.drop_in_dir)
+        self.tokens = Tokens(self.vault)
+        keys = KeyIdentity(control.api_keys, keyring.pepper, self.tokens)
+        self.identity = PlatformIdentity(keys, self.tokens, control.api_keys, self.policy, self.catalog)
         self.pool = ProviderPool(
             self.catalog,
             data_dir=settings.data_dir,

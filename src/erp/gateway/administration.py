@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from erp.gateway.endpoint import Visit
     from erp.runtime.context import Actor
     from erp.runtime.plan import PlanBook
-    from erp.security.identity import KeyIdentity
+    from erp.security.platform_identity import PlatformIdentity
 
 PLATFORM = "platform"
 """The tenant of the operator; its administrators create and remove other tenants."""
@@ -26,7 +26,7 @@ class Administration:
     """Every change is audited before its answer leaves."""
 
     def __init__(
-        self, *, control: ControlPlane, identity: KeyIdentity, plans: PlanBook, credentials: Credentials
+        self, *, control: ControlPlane, identity: PlatformIdentity, plans: PlanBook, credentials: Credentials
     ) -> None:
         self._control = control
         self._identity = identity

@@ -11,8 +11,42 @@ import msgspec
 from erp.runtime.context import Actor, EmittedEvent
 
 
+class Decision(msgspec.Struct, frozen=True):
+    """A policy answer with its reason (for the audit record and, safely worded, the caller)."""
+
+    allow: bool
+    reason: str
+
+
+class Introspection(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a credential; of an inactive one nothing (RFC 7662, section 2.2)."""
+
+    active: bool
+    actor: Actor | None = None
+    issuer: str | None = None
+    audience: str | None = None
+    expires_at: datetime.datetime | None = None
+    """None: it does not end by itself."""
+    client_id: str | None = None
+    """Of a token: the actor of the API key that it comes from."""
+    acting: str | None = None
+    """Of a token: who uses it on behalf of the actor (RFC 8693, section 4.1)."""
+    token_id: str | None = None
+
+
+class IssuedToken(msgspec.Struct, frozen=True, kw_only=True):
+    """An access token as it was just made."""
+
+    token: str
+    expires_in_seconds: int
+    scopes: list[str]
+
+    def __repr__(self) -> str:
+        return f"IssuedToken(expires_in_seconds={self.expires_in_seconds})"
+
+
 class Identity(Protocol):
-    """Turns a credential into an actor."""
+    """The platform's own credentials: whose they are, and what their holders may do."""
 
     async def authenticate(self, credential: str) -> Actor:
         """Return who holds ``credential``.
@@ -22,12 +56,22 @@ class Identity(Protocol):
                 can be learned about which part was wrong.
         """
 
+    async def introspect(self, credential: str) -> Introspection:
+        """Return what is known of a credential of any tenant."""
 
-class Decision(msgspec.Struct, frozen=True):
-    """A policy answer with its reason (for the audit record and, safely worded, the caller)."""
+    async def exchange(
+        self,
+        tenant: str,
+        subject_token: str,
+        *,
+        actor_token: str | None = None,
+        audience: str | None = None,
+        scopes: Sequence[str] | None = None,
+    ) -> IssuedToken:
+        """Return a narrower, short-lived token for a credential of ``tenant`` (RFC 8693)."""
 
-    allow: bool
-    reason: str
+    async def evaluate(self, tenant: str, subject: tuple[str, str], action: str, resource: tuple[str, str]) -> Decision:
+        """Decide as the gateway would; subject and resource are (type, id). What is unknown is denied."""
 
 
 class Policy(Protocol):
@@ -238,6 +282,8 @@ __all__ = [
     "Decision",
     "EmittedEvent",
     "Identity",
+    "Introspection",
+    "IssuedToken",
     "Journal",
     "LinkMaker",
     "LinkPurpose",

@@ -19,7 +19,7 @@ from msgspec import UNSET, UnsetType
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import FieldError, ProviderError
 from erp.runtime.context import Actor, CallContext
-from erp.runtime.ports import Identity, Links, SecretVault, SecretVersion
+from erp.runtime.ports import Identity, Introspection, Links, SecretVault, SecretVersion
 
 __all__ = [
     "UNSET",
@@ -31,6 +31,7 @@ __all__ = [
     "ErrorTable",
     "FieldError",
     "Health",
+    "Introspection",
     "OpenContext",
     "Provider",
     "ProviderError",

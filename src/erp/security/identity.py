@@ -14,11 +14,14 @@ from erp.control_plane.api_keys import ApiKeys, KeyRecord
 from erp.control_plane.revisions import Topic
 from erp.errors import ProviderError
 from erp.runtime.context import Actor
+from erp.security.tokens import GATEWAY, Claims, Tokens, looks_like_token
 
 CAPACITY = 10_000
 MAX_CACHED_SECONDS = 300.0
 DIGEST_BYTES = 16
 REFUSAL = "The credential is not valid."
+KEY_PREFIX = "key_"
+"""Before the id of an API key in the id of its actor."""
 
 
 class KeyIdentity:
@@ -28,8 +31,9 @@ class KeyIdentity:
     revoked one is refused at once here and within a second elsewhere.
     """
 
-    def __init__(self, api_keys: ApiKeys, pepper: bytes) -> None:
+    def __init__(self, api_keys: ApiKeys, pepper: bytes, tokens: Tokens | None = None) -> None:
         self._api_keys = api_keys
+        self._tokens = tokens
         self._pepper = pepper
         self._revisions = api_keys.revisions
         self._seed = os.urandom(32)
@@ -56,6 +60,8 @@ class KeyIdentity:
         self._generation += 1
 
     async def _look_up(self, credential: str, digest: bytes) -> Actor:
+        if self._tokens is not None and looks_like_token(credential):
+            return await self._token_holder(self._tokens, credential, digest)
         id_ = key_text.key_id(credential)
         if id_ is None:
             _refuse()
@@ -68,10 +74,34 @@ class KeyIdentity:
         seconds = _seconds_left(record)
         if seconds <= 0:
             _refuse()
-        actor = Actor(id=f"key_{id_}", tenant=record.tenant, roles=frozenset({record.role}), scopes=record.scopes)
+        actor = Actor(
+            id=f"{KEY_PREFIX}{id_}", tenant=record.tenant, roles=frozenset({record.role}), scopes=record.scopes
+        )
         if generation == self._generation:
             self._remember(digest, actor, seconds)
         return actor
+
+    async def _token_holder(self, tokens: Tokens, credential: str, digest: bytes) -> Actor:
+        generation = self._generation
+        claims = await tokens.check(credential)
+        if claims is None or claims.aud != GATEWAY or not await self.is_alive(claims):
+            _refuse()
+        scopes = frozenset(claims.scope.split())
+        actor = Actor(id=claims.sub, tenant=claims.tenant, roles=frozenset(claims.roles), scopes=scopes)
+        if generation == self._generation:
+            self._remember(digest, actor, claims.exp - time.time())
+        return actor
+
+    async def is_alive(self, claims: Claims) -> bool:
+        """Whether the API key that a token comes from is still good: a token dies with it."""
+        record = await self._api_keys.find(claims.client_id.removeprefix(KEY_PREFIX))
+        return (
+            record is not None
+            and record.tenant == claims.tenant
+            and not record.is_revoked
+            and _seconds_left(record) > 0
+            and set(claims.roles) <= {record.role}
+        )
 
     def _remember(self, digest: bytes, actor: Actor, seconds: float) -> None:
         self._known.pop(digest, None)
