@@ -1,4 +1,4 @@
-"""``erp keys``: create API keys, also while a server runs on the same data directory."""
+"""``erp keys``: create API keys and rotate the master key, also while a server runs on the same data directory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from erp.control_plane import ControlPlane
 
 app = typer.Typer(
-    help="Create API keys.\n\nExample: erp keys create --tenant acme --role developer", no_args_is_help=True
+    help="Create API keys, rotate the master key.\n\nExample: erp keys create --tenant acme --role developer",
+    no_args_is_help=True,
 )
 
 
@@ -50,3 +51,22 @@ def create(
         return text
 
     typer.echo(with_control_plane(data_dir, made))
+
+
+@app.command("rotate-kek")
+def rotate_kek(
+    resume: Annotated[bool, typer.Option("--resume", help="Make no new key: only go on wrapping.")] = False,
+    forget_old: Annotated[
+        bool, typer.Option("--forget-old", help="Remove older keys from the key file when nothing needs them.")
+    ] = False,
+    data_dir: Annotated[Path | None, typer.Option(help=DATA_DIR_HELP, show_default=False)] = None,
+) -> None:
+    """Make a new key-encryption key and wrap the data keys of all secrets with it; no secret is opened.
+
+    Can be interrupted: --resume goes on. With ERP_KEK set, put the new key first in it and use --resume.
+
+    Example: erp keys rotate-kek --data-dir ./data
+    """
+    from erp.cli.key_rotation import rotate
+
+    rotate(data_dir, make_new=not resume, forget_old=forget_old)

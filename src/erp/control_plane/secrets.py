@@ -17,6 +17,10 @@ Seal = Callable[[int], tuple[str, bytes]]
 """Version -> (id of the key-encryption key, envelope)."""
 
 
+Rewrap = Callable[[str, str, int, str, bytes], tuple[str, bytes]]
+"""Tenant, path, version, id of the key and envelope -> id of the new key and envelope."""
+
+
 class SecretRow(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a secret as it is stored; ``envelope`` is None once it is destroyed."""
 
@@ -65,6 +69,15 @@ class SecretRows:
         # LIKE ignores case on SQLite, and the databases sort differently.
         return sorted(path for path in rows if path.startswith(prefix))
 
+    async def count_wrapped_otherwise(self, key_id: str) -> int:
+        """Return how many envelopes are wrapped by another key than ``key_id``."""
+        count = sa.select(sa.func.count()).select_from(secrets).where(_wrapped_otherwise(key_id))
+        return await self._database.run(lambda connection: connection.execute(count).scalar_one())
+
+    async def rewrap(self, key_id: str, rewrap: Rewrap, *, limit: int) -> int:
+        """Replace up to ``limit`` envelopes that another key wraps, all or none; return how many."""
+        return await self._database.transact(partial(_rewrap, key_id, rewrap, limit))
+
     async def destroy(self, tenant: str, path: str) -> bool:
         """Destroy all versions, beyond repair; their numbers are never used again. False when there was nothing."""
         statement = (
@@ -79,6 +92,23 @@ def _rows(tenant: str, path: str) -> sa.Select[int, int, str, bytes]:
     table = secrets.c
     columns = (table.version, table.created_at, table.key_id, table.envelope)
     return sa.select(*columns).where(table.tenant == tenant, table.path == path).order_by(table.version.desc())
+
+
+def _wrapped_otherwise(key_id: str) -> sa.ColumnElement[bool]:
+    return sa.and_(secrets.c.envelope.is_not(None), secrets.c.key_id != key_id)
+
+
+def _rewrap(key_id: str, rewrap: Rewrap, limit: int, connection: sa.Connection) -> int:
+    table = secrets.c
+    rows = connection.execute(sa.select(secrets).where(_wrapped_otherwise(key_id)).limit(limit)).all()
+    for row in rows:
+        new_id, envelope = rewrap(row.tenant, row.path, row.version, row.key_id, row.envelope)
+        # One that was destroyed or wrapped anew meanwhile stays as it is.
+        same = (table.tenant == row.tenant, table.path == row.path, table.version == row.version)
+        connection.execute(
+            sa.update(secrets).where(*same, table.key_id == row.key_id).values(key_id=new_id, envelope=envelope)
+        )
+    return len(rows)
 
 
 def _row(row: sa.Row[int, int, str, bytes]) -> SecretRow:

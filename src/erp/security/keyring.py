@@ -20,14 +20,34 @@ KEYS_DIRECTORY = "keys"
 class Keyring:
     """Keys in memory. Never logged: the repr names none."""
 
-    def __init__(self, pepper: bytes, keks: tuple[bytes, ...]) -> None:
-        """``keks``: the present key-encryption key first, then older ones that can still open secrets."""
+    def __init__(self, pepper: bytes, keks: tuple[bytes, ...], *, kek_file: Path | None = None) -> None:
+        """``keks``: the present key-encryption key first, then older ones that can still open secrets.
+
+        ``kek_file``: where they came from. It is read again when it has changed: another process may rotate them.
+        """
         self.pepper = pepper
-        self.current_kek_id = kek_id(keks[0])
+        self._current = kek_id(keks[0])
         self._keks = {kek_id(kek): kek for kek in keks}
+        self._kek_file = kek_file
+        self._seen = _stamp(kek_file)
+
+    @property
+    def current_kek_id(self) -> str:
+        """The public name of the key that encrypts now."""
+        self._refresh()
+        return self._current
+
+    def _refresh(self) -> None:
+        stamp = _stamp(self._kek_file)
+        if self._kek_file is None or stamp == self._seen:
+            return
+        keks = _keys(None, str(self._kek_file), self._kek_file)
+        self._current, self._seen = kek_id(keks[0]), stamp
+        # A key that has gone from the file is kept: what is being opened just now may need it.
+        self._keks |= {kek_id(kek): kek for kek in keks}
 
     def __repr__(self) -> str:
-        return f"Keyring(current_kek_id={self.current_kek_id!r})"
+        return f"Keyring(current_kek_id={self._current!r})"
 
     @classmethod
     def open(cls, data_dir: Path, environment: Mapping[str, str] = os.environ) -> Keyring:
@@ -42,7 +62,36 @@ class Keyring:
         """
         directory = data_dir / KEYS_DIRECTORY
         pepper = _keys(environment.get("ERP_PEPPER"), "ERP_PEPPER", directory / "pepper")
-        return cls(pepper[0], _keys(environment.get("ERP_KEK"), "ERP_KEK", directory / "kek"))
+        configured, file = environment.get("ERP_KEK"), directory / "kek"
+        return cls(pepper[0], _keys(configured, "ERP_KEK", file), kek_file=None if configured else file)
+
+    def add_kek(self) -> str:
+        """Make a new key-encryption key the present one, before all others in its file; return its public name.
+
+        Raises:
+            ProviderError: ``failed_precondition`` when the keys come from ``ERP_KEK``.
+        """
+        file = self._own_file()
+        made = base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+        _replace(file, f"{made},{file.read_text('ascii')}")
+        return self.current_kek_id
+
+    def forget_old_keks(self) -> int:
+        """Leave only the present key in the file; return how many went. Nothing may need them any more."""
+        file = self._own_file()
+        first, *others = file.read_text("ascii").split(",")
+        _replace(file, first)
+        self._keks = {self._current: self._keks[self._current]}
+        self._seen = _stamp(file)
+        return len(others)
+
+    def _own_file(self) -> Path:
+        if self._kek_file is None:
+            message = (
+                "The keys come from ERP_KEK. Put a new one first in it: ERP_KEK=NEW,OLD, and restart all processes."
+            )
+            raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
+        return self._kek_file
 
     def kek(self, key_id: str) -> bytes:
         """Return a key-encryption key.
@@ -51,6 +100,9 @@ class Keyring:
             ProviderError: ``failed_precondition`` when it is not among the keys of this process.
         """
         found = self._keks.get(key_id)
+        if found is None:
+            self._refresh()
+            found = self._keks.get(key_id)
         if found is None:
             message = "A secret was encrypted with a key this process does not have. Add it to ERP_KEK."
             raise ProviderError(ErrorCode.FAILED_PRECONDITION, message, detail=f"key {key_id}")
@@ -105,6 +157,27 @@ def _create(path: Path) -> None:
     finally:
         draft.unlink()
     _sync_directory(path.parent)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Put other keys in the place of a key file, all at once."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(text.encode("ascii"))
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    _sync_directory(path.parent)
+
+
+def _stamp(path: Path | None) -> tuple[int, int] | None:
+    """What changes when a file is replaced."""
+    try:
+        found = path.stat() if path else None
+    except OSError:
+        return None
+    return (found.st_ino, found.st_mtime_ns) if found else None
 
 
 def _sync_directory(directory: Path) -> None:

@@ -46,6 +46,17 @@ class EnvelopeVault:
         value = envelope.unseal(self._keyring, row.key_id, row.envelope, version=row.version, **place)
         return value.decode()
 
+    async def count_to_rewrap(self) -> int:
+        """Return how many secrets (versions) an older key-encryption key still wraps."""
+        return await self._rows.count_wrapped_otherwise(self._keyring.current_kek_id)
+
+    async def rewrap(self, *, limit: int = 500) -> int:
+        """Wrap up to ``limit`` data keys by the present key-encryption key; no value is opened. Return how many."""
+        return await self._rows.rewrap(self._keyring.current_kek_id, self._rewrapped, limit=limit)
+
+    def _rewrapped(self, tenant: str, path: str, version: int, key_id: str, sealed: bytes) -> tuple[str, bytes]:
+        return envelope.rewrap(self._keyring, key_id, sealed, tenant=tenant, path=path, version=version)
+
     async def versions(self, tenant: str, path: str) -> list[SecretVersion]:
         rows = await self._rows.versions(tenant, path)
         current = max((row.version for row in rows if row.envelope is not None), default=0)
