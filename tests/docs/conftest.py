@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from tests.support.checking_proxy import checking_proxy
 
 ERP = str(Path(sys.executable).with_name("erp"))
 READY_SECONDS = 30
@@ -54,7 +55,10 @@ def live_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[
             url = _wait_until_ready(server)
             _erp("tenants", "create", "demo", "--data-dir", data_dir)
             key = _erp("keys", "create", "--tenant", "demo", "--role", "operator", "--data-dir", data_dir)
-            yield {**os.environ, "ERP_URL": url, "ERP_KEY": key}
+            with checking_proxy(url) as proxy:
+                yield {**os.environ, "ERP_URL": proxy.address, "ERP_KEY": key}
+            assert proxy.wrong == [], "answers that are not what openapi.json says"
+            assert proxy.checked > 0
         finally:
             server.terminate()
             try:
