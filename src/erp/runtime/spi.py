@@ -96,27 +96,31 @@ class Provider(Protocol):
     """What every provider has beside one async method per action.
 
     ``async def <action>(self, request: <Action>Request, context: CallContext) -> <Action>Result``;
-    a streaming action is an async generator of ``<Action>Result`` items.
+    a streaming action is an async generator of ``<Action>Result`` items (CALL-08).
+
+    The rules that every provider keeps are named here by their ids in the provider specification
+    (``docs/reference/provider-spec.md``); the conformance suite proves each.
     """
 
     translate: ClassVar[ErrorTable]
+    """Exception type -> error code (CALL-09)."""
 
     def __init__(self, config: Config, context: OpenContext) -> None:
-        """Keep the arguments; do no input or output."""
+        """Keep the arguments; do no input or output (LIFE-01)."""
 
     async def open(self) -> None:
-        """Acquire connections, files, threads.
+        """Acquire connections, files, threads. May be cancelled (LIFE-10).
 
         Raises:
             ProviderError: ``unavailable`` (try later), ``unauthenticated`` (ask for new
-                credentials) or ``failed_precondition`` (the configuration cannot work).
+                credentials) or ``failed_precondition`` (the configuration cannot work) (NET-01, NET-03).
         """
 
     async def close(self) -> None:
-        """Release everything. Safe without ``open``, safe twice, safe after a failed call."""
+        """Release everything (LIFE-06). Safe without ``open`` (LIFE-02), twice (LIFE-03), while calls run (LIFE-09)."""
 
     async def health(self) -> Health:
-        """Ask the peer now and answer what is true."""
+        """Ask the peer now and answer what is true (LIFE-04, NET-02)."""
 
 
 @runtime_checkable
