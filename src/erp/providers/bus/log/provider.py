@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import datetime
 import sqlite3
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from typing import ClassVar
 
 import msgspec
@@ -41,6 +40,7 @@ from erp.contracts.models.bus import (
     SubscribeResult,
 )
 from erp.providers.bus.log import groups, tables
+from erp.providers.bus.log.arrivals import Arrivals
 from erp.providers.bus.log.writer import LogWriter
 from erp.runtime.spi import UNSET, CallContext, Config, ErrorTable, Health, OpenContext, ProviderError, UnsetType
 
@@ -61,14 +61,30 @@ class EventLog:
         self._writer = LogWriter(context.data_dir / FILE)
         self._max_deliveries: int = config.get("max_deliveries", 10)
         self._retention_seconds: float = config.get("retention_seconds", 604_800)
-        self._arrivals: dict[str, asyncio.Event] = {}
+        self._arrivals = Arrivals(self._writer.version)
+        self._remind = context.remind
+        self._is_reminded = False
         self._forget_at = 0.0
 
     async def open(self) -> None:
         await self._writer.open()
 
     async def close(self) -> None:
+        await self._arrivals.close()
         await self._writer.close()
+
+    async def work(self, context: CallContext) -> datetime.datetime | None:  # noqa: ARG002
+        """Remove what is older than the retention; come again when the next event is."""
+
+        def work(connection: sqlite3.Connection) -> float | None:
+            tables.forget(connection, self._retention_seconds)
+            return tables.oldest(connection)
+
+        oldest = await self._writer.run(work)
+        if oldest is None:
+            self._is_reminded = False
+            return None
+        return datetime.datetime.fromtimestamp(oldest + self._retention_seconds + 1, datetime.UTC)
 
     async def health(self) -> Health:
         """Write nothing, but go through the whole way of a write."""
@@ -89,14 +105,12 @@ class EventLog:
 
     async def _append(self, events: list[tables.NewEvent]) -> list[tuple[int, bool]]:
         found = await self._writer.run(lambda connection: self._appended(connection, events))
-        self._wake({events[0].topic})
+        self._arrivals.wake({events[0].topic})
+        if not self._is_reminded:
+            self._is_reminded = True
+            ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=self._retention_seconds + 1)
+            await self._remind(ends)
         return found
-
-    def _wake(self, topics: Iterable[str]) -> None:
-        for topic in topics:
-            arrival = self._arrivals.pop(topic, None)
-            if arrival is not None:
-                arrival.set()
 
     def _appended(self, connection: sqlite3.Connection, events: list[tables.NewEvent]) -> list[tuple[int, bool]]:
         if time.monotonic() >= self._forget_at:
@@ -107,16 +121,16 @@ class EventLog:
     async def pull(self, request: PullRequest, context: CallContext) -> PullResult:
         until = time.monotonic() + min(request.wait_seconds, max(context.remaining_seconds() - 0.5, 0.0))
         while True:
-            arrival = self._arrivals.setdefault(request.topic, asyncio.Event())
+            arrival = self._arrivals.upcoming(request.topic)
             given, due_at = await self._take(request, request.max_events, context)
             left = until - time.monotonic()
             if given or left <= 0:
                 return PullResult(deliveries=[_delivery(request.topic, item) for item in given])
-            await _wait(arrival, min(left, _until(due_at)))
+            await self._arrivals.wait(arrival, min(left, _until(due_at)))
 
     async def subscribe(self, request: SubscribeRequest, context: CallContext) -> AsyncGenerator[SubscribeResult]:
         while True:
-            arrival = self._arrivals.setdefault(request.topic, asyncio.Event())
+            arrival = self._arrivals.upcoming(request.topic)
             expires_at = time.monotonic() + request.visibility_seconds
             given, due_at = await self._take(request, STREAM_BATCH, context)
             upcoming = deque(given)
@@ -126,7 +140,7 @@ class EventLog:
             finally:
                 await self._put_back(request.topic, list(upcoming))
             if not given:
-                await _wait(arrival, _until(due_at))
+                await self._arrivals.wait(arrival, _until(due_at))
 
     async def _put_back(self, topic: str, unseen: list[tables.Taken]) -> None:
         if not unseen:
@@ -134,7 +148,7 @@ class EventLog:
         # A log that cannot be written now gives them again when their time has passed.
         with contextlib.suppress(ProviderError):
             await self._writer.run(lambda connection: tables.put_back(connection, unseen))
-            self._wake({topic})
+            self._arrivals.wake({topic})
 
     async def _take(
         self, request: PullRequest | SubscribeRequest, limit: int, context: CallContext
@@ -155,7 +169,7 @@ class EventLog:
 
     async def ack(self, request: AckRequest, context: CallContext) -> AckResult:  # noqa: ARG002
         count, topics = await self._writer.run(lambda open_: groups.acknowledge(open_, request.ack_ids))
-        self._wake(topics)
+        self._arrivals.wake(topics)
         return AckResult(acknowledged=count)
 
     async def nack(self, request: NackRequest, context: CallContext) -> NackResult:  # noqa: ARG002
@@ -163,7 +177,7 @@ class EventLog:
         count, topics = await self._writer.run(
             lambda open_: groups.give_back(open_, request.ack_ids, request.delay_seconds, reason)
         )
-        self._wake(topics)
+        self._arrivals.wake(topics)
         return NackResult(returned=count)
 
     async def list_dead_letters(self, request: ListDeadLettersRequest, context: CallContext) -> ListDeadLettersResult:  # noqa: ARG002
@@ -182,7 +196,7 @@ class EventLog:
         context: CallContext,  # noqa: ARG002
     ) -> RequeueDeadLettersResult:
         count, topics = await self._writer.run(lambda open_: groups.requeue(open_, request.ids))
-        self._wake(topics)
+        self._arrivals.wake(topics)
         return RequeueDeadLettersResult(requeued=count)
 
     async def discard_dead_letters(
@@ -195,7 +209,7 @@ class EventLog:
 
     async def replay(self, request: ReplayRequest, context: CallContext) -> ReplayResult:  # noqa: ARG002
         moved = await self._writer.run(lambda open_: groups.move(open_, request))
-        self._wake({request.topic})
+        self._arrivals.wake({request.topic})
         return ReplayResult(position=str(moved))
 
     async def lag(self, request: LagRequest, context: CallContext) -> LagResult:  # noqa: ARG002
@@ -222,11 +236,3 @@ def _delivery(topic: str, item: tables.Taken) -> Delivery:
 def _until(due_at: float | None) -> float:
     """Seconds until something becomes due again; at most a minute, in case the clock jumps."""
     return 60.0 if due_at is None else min(max(due_at - time.time(), 0.01), 60.0)
-
-
-async def _wait(arrival: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await arrival.wait()
-    except TimeoutError:
-        return

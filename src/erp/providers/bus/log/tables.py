@@ -202,3 +202,10 @@ def forget(connection: sqlite3.Connection, older_than_seconds: float) -> None:
     connection.execute(f"DELETE FROM deliveries WHERE position IN ({old})", (before,))  # noqa: S608  (a constant)
     connection.execute("DELETE FROM events WHERE published_at < ?", (before,))
     connection.execute("DELETE FROM dead WHERE died_at < ?", (before,))
+
+
+def oldest(connection: sqlite3.Connection) -> float | None:
+    """Return when the oldest thing that is kept was published or set aside; None when nothing is kept."""
+    published = connection.execute("SELECT min(published_at) FROM events").fetchone()[0]
+    died = connection.execute("SELECT min(died_at) FROM dead").fetchone()[0]
+    return min((time_ for time_ in (published, died) if time_ is not None), default=None)

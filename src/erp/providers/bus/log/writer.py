@@ -57,6 +57,14 @@ class LogWriter:
             self._committer = asyncio.create_task(self._commit(), name="bus-log committer")
         return await future
 
+    async def version(self) -> int:
+        """Return a number that changes when another process has written (SQLite's ``data_version``)."""
+        connection = self._connection
+        if connection is None:
+            raise ProviderError(ErrorCode.UNAVAILABLE, "The event log is closed.", retry_after_seconds=1.0)
+        read = lambda: int(connection.execute("PRAGMA data_version").fetchone()[0])  # noqa: E731  (runs in the thread)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, read)
+
     async def _commit(self) -> None:
         try:
             while self._queue and self._connection is not None:
