@@ -6,11 +6,12 @@ import asyncio
 import math
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 BUSY_SECONDS = 5.0
+INTERRUPT_EVERY_SECONDS = 0.02
 OPERATIONS_BETWEEN_LOOKS = 20_000
 """Steps of SQLite's machine between two looks at the clock: well under a millisecond."""
 
@@ -50,6 +51,7 @@ class Lending:
         self._idle: asyncio.Queue[GuardedConnection] = asyncio.Queue()
         self.size = 0
         self.waiting = 0
+        self._listener: Callable[[], None] | None = None
 
     @property
     def in_use(self) -> int:
@@ -67,8 +69,9 @@ class Lending:
         Raises:
             TimeoutError: None became free within ``seconds``.
         """
-        if not self._idle.empty() and not self.waiting:
-            return self._idle.get_nowait()
+        idle = self.take_idle()
+        if idle is not None:
+            return idle
         self.waiting += 1
         try:
             async with asyncio.timeout(seconds):
@@ -76,9 +79,20 @@ class Lending:
         finally:
             self.waiting -= 1
 
+    def take_idle(self) -> GuardedConnection | None:
+        """Return a connection nobody else has, or None when there is none at this moment or others wait for it."""
+        return None if self.waiting or self._idle.empty() else self._idle.get_nowait()
+
+    def when_given(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` once, when a connection was given back that nobody waits for."""
+        self._listener = listener
+
     def give(self, connection: GuardedConnection) -> None:
         """Take ``connection`` back."""
         self._idle.put_nowait(connection)
+        if self._listener is not None and not self.waiting:
+            listener, self._listener = self._listener, None
+            listener()
 
     @asynccontextmanager
     async def lent(self, seconds: float | None = None) -> AsyncIterator[GuardedConnection]:

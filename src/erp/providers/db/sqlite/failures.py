@@ -53,3 +53,8 @@ def explained(error: sqlite3.Error | UnicodeEncodeError) -> ProviderError:
     text = _TEXTS.get(family or "", f"SQLite: {_OWN_NAMES.sub('', str(error))}.")
     pause = 0.1 if code is ErrorCode.UNAVAILABLE else None
     return ProviderError(code, text, detail=f"{name}: {_OWN_NAMES.sub('', str(error))}", retry_after_seconds=pause)
+
+
+def closed() -> ProviderError:
+    """Return the error of a call that comes after ``close``, or before ``open``."""
+    return ProviderError(ErrorCode.UNAVAILABLE, "The database is closed.", retry_after_seconds=1.0)

@@ -14,15 +14,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from erp.providers.db.sqlite import changes
-from erp.providers.db.sqlite.connections import BUSY_SECONDS, GuardedConnection, Lending, connect
-from erp.providers.db.sqlite.failures import explained
+from erp.providers.db.sqlite.connections import (
+    BUSY_SECONDS,
+    INTERRUPT_EVERY_SECONDS,
+    GuardedConnection,
+    Lending,
+    connect,
+)
+from erp.providers.db.sqlite.failures import closed, explained
 from erp.providers.db.sqlite.guards import ROW_SOURCES, Rules, lifted, set_limits
+from erp.providers.db.sqlite.reads import Reads
 from erp.runtime.spi import ErrorCode, ProviderError
 
 T = TypeVar("T")
 Work = Callable[[GuardedConnection], T]
-
-INTERRUPT_EVERY_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +54,7 @@ class DatabaseFile:
         self.writers, self.readers = Lending(), Lending()
         self._describers = Lending()
         """One more reader, for the provider's own statements about the schema."""
+        self._reads = Reads(self.readers, self._threads, settings.statement_seconds)
         self._connections: list[GuardedConnection] = []
 
     async def open(self) -> None:
@@ -96,6 +102,7 @@ class DatabaseFile:
     async def close(self) -> None:
         """Close all connections once their work has ended. Safe twice."""
         connections, self._connections = self._connections, []
+        self._reads.refuse(closed())
         await _stopped(connections, asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown))
         for connection in connections:
             connection.close()
@@ -103,8 +110,7 @@ class DatabaseFile:
     async def read(self, work: Work[T]) -> T:
         """Run ``work`` on a reader, which can do nothing but query."""
         self.require_open()
-        async with self.readers.lent() as connection:
-            return await self.run(connection, work)
+        return await self._reads.run(work)
 
     async def describe(self, work: Work[T]) -> T:
         """Run the provider's own ``work`` on a reader that may use pragmas."""
@@ -176,7 +182,7 @@ class DatabaseFile:
     def require_open(self) -> None:
         """Refuse work on a database that was closed or never opened."""
         if not self._connections:
-            raise ProviderError(ErrorCode.UNAVAILABLE, "The database is closed.", retry_after_seconds=1.0)
+            raise closed()
 
     # -- in a thread -----------------------------------------------------------------------------
 

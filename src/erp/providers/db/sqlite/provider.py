@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import AsyncGenerator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import ClassVar
 
 from erp.contracts.models import db as api
@@ -128,7 +128,9 @@ class SqliteDatabase:
                     if page.rows:
                         yield StreamResult(rows=page.rows)
             finally:
-                cursor.close()
+                with suppress(sqlite3.ProgrammingError):
+                    # Refused when the database was closed meanwhile, and the cursor with it.
+                    cursor.close()
 
     async def metadata(self, request: MetadataRequest, context: CallContext) -> MetadataResult:  # noqa: ARG002
         only = None if request.table is UNSET else request.table

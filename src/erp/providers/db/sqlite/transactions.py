@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from erp.providers.db.sqlite.connections import GuardedConnection
-from erp.providers.db.sqlite.file import INTERRUPT_EVERY_SECONDS, DatabaseFile, T, Work, begun, committed, rolled_back
+from erp.providers.db.sqlite.connections import INTERRUPT_EVERY_SECONDS, GuardedConnection
+from erp.providers.db.sqlite.file import DatabaseFile, T, Work, begun, committed, rolled_back
 from erp.providers.db.sqlite.reading import HeldCursors
 from erp.runtime.spi import CallContext, ErrorCode, ProviderError
 
