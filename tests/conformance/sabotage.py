@@ -68,17 +68,24 @@ class Sabotage:
             return {trial.saboteur.name: trial.caught for trial in trials}
 
 
+APART = {"integration"}
+"""Domains whose modules of cases have nothing in common: records, webhooks out, webhooks in."""
+
+
+def kind(case: Case) -> str | None:
+    """What cases have in common that one saboteur could be caught by."""
+    return case.proof.__module__ if case.domain in APART else case.domain
+
+
 class Trial:
-    """One saboteur before the cases of its own kind: those of its domain, or of every domain."""
+    """One saboteur before the cases of its own kind: those of its domain (or its part of it), or of every domain."""
 
     def __init__(self, host: Host, saboteur: Saboteur, manifest: ProviderManifest) -> None:
         self.saboteur = saboteur
         wanted = {saboteur.case, *saboteur.also}
-        domains = {case.domain for case in all_cases() if case.id in wanted}
+        kinds = {kind(case) for case in all_cases() if case.id in wanted}
         self.cases = [
-            case
-            for case in cases_for(manifest)
-            if case.domain in domains and (case.id != COVERAGE or COVERAGE in wanted)
+            case for case in cases_for(manifest) if kind(case) in kinds and (case.id != COVERAGE or COVERAGE in wanted)
         ]
         self.caught: dict[str, str] = {}
         self._run = Run(host, manifest, manifest.conformance.get("config") or {}, case_seconds=CASE_SECONDS)

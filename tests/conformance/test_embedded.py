@@ -1,13 +1,50 @@
-"""Every embedded provider keeps the contract of its domain: one test for each provider and case."""
+"""Every embedded provider keeps the contract of its domain, and the ledger says exactly what that proves."""
 
 from __future__ import annotations
 
-from erp.runtime.conformance.plugin import provider_tests
+import json
+from pathlib import Path
 
-test_ai_local = provider_tests("ai/local")
-test_auth_local = provider_tests("auth/local")
-test_bus_log = provider_tests("bus/log")
-test_cache_memory = provider_tests("cache/memory")
-test_db_sqlite = provider_tests("db/sqlite")
-test_secrets_local = provider_tests("secrets/local")
-test_storage_filesystem = provider_tests("storage/filesystem")
+import pytest
+
+from erp.runtime.conformance.certifying import ledger_text, proven, reached
+from erp.runtime.conformance.plugin import Suite, cases_of
+
+LEDGER = Path(__file__).parents[2] / "src/erp/contracts/proof.json"
+REFS = (
+    "ai/local",
+    "auth/local",
+    "bus/log",
+    "cache/memory",
+    "db/sqlite",
+    "integration/http_api",
+    "integration/webhook",
+    "secrets/local",
+    "storage/filesystem",
+)
+SUITES = {ref: Suite(ref) for ref in REFS}
+
+test_ai_local = cases_of(SUITES["ai/local"])
+test_auth_local = cases_of(SUITES["auth/local"])
+test_bus_log = cases_of(SUITES["bus/log"])
+test_cache_memory = cases_of(SUITES["cache/memory"])
+test_db_sqlite = cases_of(SUITES["db/sqlite"])
+test_integration_http_api = cases_of(SUITES["integration/http_api"])
+test_integration_webhook = cases_of(SUITES["integration/webhook"])
+test_secrets_local = cases_of(SUITES["secrets/local"])
+test_storage_filesystem = cases_of(SUITES["storage/filesystem"])
+
+
+@pytest.mark.parametrize("ref", REFS)
+def test_the_ledger_of_proof_says_what_the_suite_proves_now(ref: str) -> None:
+    suite = SUITES[ref]
+    now = proven(suite.report(), suite.manifest, reached(suite.manifest, None))
+
+    assert json.loads(LEDGER.read_text()).get(ref, {}) == now, f"run `erp provider certify {ref} --record`"
+
+
+def test_the_ledger_names_only_embedded_providers_of_this_suite_and_is_sorted() -> None:
+    ledger = json.loads(LEDGER.read_text())
+
+    assert set(ledger) <= set(REFS)
+    assert LEDGER.read_text() == ledger_text(ledger)

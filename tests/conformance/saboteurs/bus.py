@@ -104,7 +104,7 @@ class BeginsAlwaysEarliest:
         return await super().pull(request, context)  # type: ignore[misc]
 
 
-class _Shared:
+class Shared:
     """All tenants use one folder for a connection."""
 
     def __init__(self, config: Any, context: Any) -> None:
@@ -118,7 +118,7 @@ class _Shared:
 
 
 @breaks("BUS-10", ref=REF, also=("BUS-52",))
-class TenantsShareTopics(_Shared):
+class TenantsShareTopics(Shared):
     """Its tenants meet in one log."""
 
 

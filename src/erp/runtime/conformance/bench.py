@@ -14,9 +14,11 @@ import msgspec
 
 from erp.errors import ProviderError
 from erp.runtime import loader
-from erp.runtime.calls import Call
+from erp.runtime.call import Call
 from erp.runtime.conformance.host import ALPHA, PATIENT, Host
-from erp.runtime.context import Actor
+from erp.runtime.conformance.peers import Site, filled
+from erp.runtime.conformance.samples import Sample, sample
+from erp.runtime.context import Actor, CallContext
 from erp.runtime.plan import implicit
 from erp.runtime.service_calls import service_actor
 from erp.telemetry.trace import continued, new_request_id
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 _numbers = itertools.count(1)
+BARE_SECONDS = 5.0
+"""Given to a call of a bare provider."""
 
 
 class CaseError(AssertionError):
@@ -66,7 +70,9 @@ class Bench:
     def __init__(self, host: Host, manifest: ProviderManifest, config: Mapping[str, Any], recording: Recording) -> None:
         self.host = host
         self.manifest = manifest
-        self.config = dict(config)
+        self.peer: Site = host.peers.site()
+        """What the kit plays for providers whose settings lead to it (``{peer}``)."""
+        self.config: dict[str, Any] = filled(config, self.peer, host.peers)
         self.recording = recording
         self.connection = f"case-{next(_numbers)}"
         self._configured: set[tuple[str, str]] = set()
@@ -82,6 +88,16 @@ class Bench:
     def declares(self, capability: str) -> bool:
         """Whether the manifest declares ``capability``."""
         return capability in self.manifest.capabilities
+
+    def settings(self, section: str) -> dict[str, Any]:
+        """Return the configuration with what ``conformance.<section>`` of the manifest says otherwise."""
+        other = filled(self.manifest.conformance.get(section) or {}, self.peer, self.host.peers)
+        return {**self.config, **other}
+
+    def sample(self) -> Sample:
+        """Return one cheap call that succeeds: the manifest's (``conformance.sample``), else the domain's."""
+        own = self.manifest.conformance.get("sample")
+        return sample(self.domain, self.unique(), own)
 
     def action(self, name: str) -> Action:
         """Return the contract of an action."""
@@ -105,6 +121,14 @@ class Bench:
             self._configured.add((tenant, name))
         return status, answer
 
+    async def connected(self, *, config: Mapping[str, Any] | None = None) -> None:
+        """Have the case's connection without a call, and without being asked whether its peer is up."""
+        if config is None:
+            await self._connected(ALPHA, self.connection)
+            return
+        await self.host.connect(ALPHA, self.manifest, self.connection, config)
+        self._configured.add((ALPHA, self.connection))
+
     async def _connected(self, tenant: str, connection: str) -> None:
         if (tenant, connection) in self._configured:
             return
@@ -118,6 +142,7 @@ class Bench:
         for tenant, name in self._configured:
             await self.host.disconnect(tenant, self.manifest, name)
         self._configured.clear()
+        self.host.peers.forget(self.peer)
 
     # -- calls -----------------------------------------------------------------------------------
 
@@ -237,6 +262,15 @@ class Bench:
             return error
         raise CaseError(f"{action} {_short(params)} must be refused with {code}, and answered {_short(result)}")
 
+    async def refused_with(self, codes: set[str], action: str, params: Mapping[str, Any]) -> ProviderError:
+        """Call an action that must be refused with one of ``codes``; return the refusal."""
+        try:
+            result = await self.call(action, params)
+        except ProviderError as error:
+            require(error.code in codes, f"{action} {_short(params)} was refused with {error.code}: {error}")
+            return error
+        raise CaseError(f"{action} {_short(params)} must be refused, and answered {_short(result)}")
+
     async def refused_stream(
         self, code: str, action: str, params: Mapping[str, Any] | None = None, *, tenant: str = ALPHA
     ) -> ProviderError:
@@ -279,6 +313,20 @@ class Bench:
         place = msgspec.structs.replace(place, name=self.unique("bare"))
         settings = {**self.manifest.defaults, **(self.config if config is None else config)}
         return self.host.pool.load(self.manifest)(settings, self.host.pool.place(place))
+
+    async def bare_call(
+        self, provider: Any, action: str, params: Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> Any:
+        """Call an object of the provider's class itself: nothing of the layer repeats, remembers or translates."""
+        context = CallContext(
+            tenant=ALPHA,
+            actor=Actor(id="key_alpha", tenant=ALPHA, roles=frozenset({"developer"})),
+            request_id=new_request_id(),
+            deadline=time.monotonic() + BARE_SECONDS,
+            idempotency_key=idempotency_key,
+        )
+        request = msgspec.convert(params, self.action(action).request_type)
+        return await getattr(provider, action)(request, context)
 
 
 def _short(value: Any) -> str:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from erp.runtime.manifest import ProviderManifest
 
 Proof = Callable[["Bench"], Awaitable[None]]
-Needs = Literal["server", "credentials", "secrets"]
-"""What a case cannot do without: a peer that can be unreachable, credentials that can be wrong, secret settings."""
+Needs = Literal["server", "credentials", "secrets", "records", "peer"]
+"""What a case cannot do without: a peer that can be unreachable, credentials that can be wrong, secret settings, an
+object of the peer whose records may be written, the peer that the kit plays and lets fail as it likes."""
 
 _ID = re.compile(r"[A-Z]{2,8}-\d{2}\Z")
 
@@ -56,10 +57,15 @@ class Case:
 
 def _has(manifest: ProviderManifest, needs: Needs | None) -> bool:
     if needs == "server":
-        return bool(manifest.conformance.get("server"))
+        return bool(manifest.conformance.get("server") or manifest.conformance.get("unreachable"))
     if needs == "credentials":
-        return any(each.get("profile") != "none" for each in manifest.authentication) and _has(manifest, "server")
-    return needs is None or bool(manifest.secret_fields)
+        return _can_be_refused(manifest) and _has(manifest, "server")
+    return needs != "secrets" or bool(manifest.secret_fields)
+
+
+def _can_be_refused(manifest: ProviderManifest) -> bool:
+    """Whether the peer can refuse to let the provider in; a signature proves a message, and opens nothing."""
+    return any(each.get("profile") not in {"none", "signing_secret"} for each in manifest.authentication)
 
 
 _known: dict[str, Case] = {}

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from erp.runtime.calls import Calls
     from erp.runtime.catalog import ProviderCatalog
+    from erp.runtime.conformance.peers import Peers
     from erp.runtime.manifest import ProviderManifest
     from erp.runtime.pool import ProviderPool
 
@@ -34,6 +35,18 @@ class Ask(Protocol):
     ) -> tuple[int, Any]: ...
 
 
+class Send(Protocol):
+    """``await send(url, headers, content)``: status of a POST to a link of the gateway, by nobody it knows."""
+
+    async def __call__(self, url: str, headers: Mapping[str, str], content: bytes) -> int: ...
+
+
+class Claims(Protocol):
+    """``claims(url)``: what a link of the gateway for webhooks says."""
+
+    def __call__(self, url: str) -> Mapping[str, str]: ...
+
+
 class Connect(Protocol):
     """``await connect(tenant, manifest, name, config)``: make a connection that calls can use."""
 
@@ -54,8 +67,11 @@ class Host:
     catalog: ProviderCatalog
     pool: ProviderPool
     ask: Ask
+    send: Send
+    claims: Claims
     connect: Connect
     disconnect: Disconnect
     data_dir: Path
     credentials: Mapping[str, str]
     """Tenant -> a credential of its administrator that the platform's own identity knows."""
+    peers: Peers

@@ -14,6 +14,7 @@ from erp.errors import ProviderError
 from erp.runtime.conformance.bench import Bench, Recording
 from erp.runtime.conformance.case import Case, cases_for
 from erp.runtime.conformance.outcome import Outcome
+from erp.runtime.conformance.peers import uses_kit
 
 if TYPE_CHECKING:
     from erp.runtime.conformance.host import Host
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 CASE_SECONDS = 30.0
 CHANCES = 3
 """Of cases that measure time."""
+
+
+_DECLARED = {
+    "server": ("unreachable", "with which settings the peer cannot be reached"),
+    "credentials": ("wrong_credentials", "which credentials the peer refuses"),
+    "records": ("records", "of which object of the peer records may be written"),
+}
+"""What the manifest has to say for a case, and what is not known when it does not."""
 
 
 async def run(
@@ -91,11 +100,12 @@ class Run:
 
     def _missing(self, one: Case) -> str:
         conformance = self._manifest.conformance
-        if one.needs == "server" and not conformance.get("unreachable"):
-            return "provider.yaml does not say (conformance.unreachable) with which settings the peer cannot be reached"
-        if one.needs == "credentials" and not conformance.get("wrong_credentials"):
-            return "provider.yaml does not say (conformance.wrong_credentials) which credentials the peer refuses"
-        return ""
+        if one.needs == "peer" and not uses_kit(self._config):
+            return "its peer is not the one that the kit plays, which could be made to fail (settings with {peer})"
+        if one.needs == "records" and "upsert" not in self._manifest.capabilities:
+            return "upsert is not declared, without which the suite has no records of its own to read"
+        key, missing = _DECLARED.get(one.needs or "", ("", ""))
+        return f"provider.yaml does not say (conformance.{key}) {missing}" if key and not conformance.get(key) else ""
 
     async def _failure(self, one: Case) -> BaseException | None:
         bench = Bench(self._host, self._manifest, self._config, self.recording)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 Sample = tuple[str, dict[str, Any]]
@@ -18,9 +19,12 @@ _SAMPLES: dict[str, Sample] = {
 }
 
 
-def sample(domain: str, name: str) -> Sample:
-    """Return action and parameters; ``name`` is used wherever the call writes."""
-    action, params = _SAMPLES[domain]
+def sample(domain: str, name: str, own: Mapping[str, Any] | None = None) -> Sample:
+    """Return action and parameters; ``name`` is used wherever the call writes.
+
+    ``own`` is the sample of the manifest: one that asks the peer, where that of the domain does not.
+    """
+    action, params = (own["action"], own["params"]) if own else _SAMPLES[domain]
     filled: dict[str, Any] = _filled(params, name)
     return action, filled
 
@@ -28,4 +32,6 @@ def sample(domain: str, name: str) -> Sample:
 def _filled(value: Any, name: str) -> Any:
     if isinstance(value, dict):
         return {key: _filled(item, name) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, name) for item in value]
     return name if value == "{n}" else value

@@ -14,11 +14,10 @@ from erp.contracts.dialect import COMMON_ERRORS
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
 from erp.runtime.action import field_errors, validator
-from erp.runtime.calls import Call
+from erp.runtime.call import Call
 from erp.runtime.conformance.bench import Bench, Recorded, require
 from erp.runtime.conformance.case import case
 from erp.runtime.conformance.host import ALPHA
-from erp.runtime.conformance.samples import sample
 from erp.runtime.context import Actor
 
 if TYPE_CHECKING:
@@ -31,23 +30,23 @@ LATE_SECONDS = 1.0
 @case("CALL-01", timed=True)
 async def the_deadline_is_kept(bench: Bench) -> None:
     """A call MUST end soon after its deadline (1 s), and the next call MUST work."""
-    await bench.call(*sample(bench.domain, bench.unique()))
+    await bench.call(*bench.sample())
     for seconds in (0.05, 0.001):
         started = time.monotonic()
         try:
-            await bench.call(*sample(bench.domain, bench.unique()), seconds=seconds)
+            await bench.call(*bench.sample(), seconds=seconds)
         except ProviderError as error:
             late = {ErrorCode.TIMEOUT, ErrorCode.OUTCOME_UNKNOWN, ErrorCode.UNAVAILABLE}
             require(error.code in late, f"a call past its deadline was answered {error.code}")
         took = time.monotonic() - started
         require(took < seconds + LATE_SECONDS, f"a call with {seconds} s took {took:.2f} s")
-    await bench.call(*sample(bench.domain, bench.unique()))
+    await bench.call(*bench.sample())
 
 
 @case("CALL-02")
 async def two_hundred_calls_at_once_are_all_answered(bench: Bench) -> None:
     """Two hundred concurrent calls MUST all be answered, and correctly."""
-    calls = (bench.call(*sample(bench.domain, bench.unique())) for _ in range(CONCURRENT))
+    calls = (bench.call(*bench.sample()) for _ in range(CONCURRENT))
     answers = await asyncio.gather(*calls, return_exceptions=True)
     failed = [str(answer) for answer in answers if isinstance(answer, BaseException)]
     require(not failed, f"{len(failed)} of {CONCURRENT} failed, the first: {failed[:1]}")
@@ -109,6 +108,7 @@ async def every_action_offered_has_been_proven(bench: Bench) -> None:
 @case("CALL-07")
 async def what_is_not_declared_is_refused(bench: Bench) -> None:
     """Actions of a capability that is not declared MUST be refused with ``unsupported``."""
+    await bench.connected()
     declared = set(bench.manifest.capabilities)
     for name, contract in bench.host.catalog.domains[bench.domain]["actions"].items():
         if contract.get("capability") not in {None, *declared}:
@@ -117,7 +117,14 @@ async def what_is_not_declared_is_refused(bench: Bench) -> None:
 
 async def _unsupported(bench: Bench, action: Action) -> None:
     actor = Actor(id="key_alpha", tenant=ALPHA, roles=frozenset({"service"}), kind="service")
-    call = Call(action=action, actor=actor, provider=bench.manifest.name, request=msgspec.Raw(b"{}"), request_id="r")
+    call = Call(
+        action=action,
+        actor=actor,
+        provider=bench.manifest.name,
+        connection=bench.connection,
+        request=msgspec.Raw(b"{}"),
+        request_id="r",
+    )
     try:
         await _ended(bench, call)
     except ProviderError as error:

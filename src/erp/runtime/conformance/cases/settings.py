@@ -9,7 +9,6 @@ from erp.errors import ProviderError
 from erp.runtime.conformance.bench import Bench, require
 from erp.runtime.conformance.case import case
 from erp.runtime.conformance.cases.calls import recorded_texts
-from erp.runtime.conformance.samples import sample
 
 BAD_REQUEST, OK = 400, 200
 
@@ -42,11 +41,11 @@ async def configuring_again_does_not_disturb(bench: Bench) -> None:
 
     This is how a new configuration is tried before it is used.
     """
-    await bench.call(*sample(bench.domain, bench.unique()))
+    await bench.call(*bench.sample())
     for _ in range(3):
         status, answer = await bench.connect()
         require(status == OK, f"configuring again was answered {answer}")
-        await bench.call(*sample(bench.domain, bench.unique()))
+        await bench.call(*bench.sample())
 
 
 @case("CONF-04")
@@ -54,7 +53,7 @@ async def defaults_are_valid(bench: Bench) -> None:
     """Every default in the manifest MUST be valid, so that the connection works with all of them spelt out."""
     status, answer = await bench.connect(config={**bench.manifest.defaults, **bench.config})
     require(status == OK, f"the manifest's defaults were refused: {answer}")
-    await bench.call(*sample(bench.domain, bench.unique()))
+    await bench.call(*bench.sample())
 
 
 @case("SEC-01", needs="secrets", last=True)
@@ -82,19 +81,26 @@ async def secrets_have_no_repr(bench: Bench) -> None:
 
 @case("NET-01", needs="server")
 async def an_unreachable_peer_is_unavailable(bench: Bench) -> None:
-    """When the peer cannot be reached a connection or call MUST be answered ``unavailable``."""
-    status, answer = await bench.connect(config={**bench.config, **bench.manifest.conformance["unreachable"]})
+    """When the peer cannot be reached configuring and calls MUST be answered ``unavailable``.
+
+    A provider that keeps what it is given and delivers it later MUST answer ``accepted``, never that it is done.
+    """
+    config = bench.settings("unreachable")
+    status, answer = await bench.connect(config=config)
     if status != OK:
         require(answer["code"] == "unavailable", f"configuring was answered {answer['code']}")
         require(answer["retryable"] is True, "the problem does not say that it can be tried again")
+    await bench.connected(config=config)
+    if bench.declares("deliveries"):
+        await bench.equal(*bench.sample(), {"status": "accepted"})
         return
-    await bench.refused("unavailable", *sample(bench.domain, bench.unique()))
+    await bench.refused("unavailable", *bench.sample())
 
 
 @case("NET-02", needs="server")
 async def health_is_honest_about_an_unreachable_peer(bench: Bench) -> None:
     """When the peer cannot be reached ``health()`` MUST NOT answer ``ok``, and MUST answer."""
-    provider = bench.bare({**bench.config, **bench.manifest.conformance["unreachable"]})
+    provider = bench.bare(bench.settings("unreachable"))
     try:
         await provider.open()
         health = await provider.health()
@@ -113,9 +119,8 @@ async def health_is_honest_about_an_unreachable_peer(bench: Bench) -> None:
 @case("NET-03", needs="credentials")
 async def wrong_credentials_are_unauthenticated(bench: Bench) -> None:
     """When the peer refuses the credentials a connection or call MUST be answered ``unauthenticated``."""
-    wrong = bench.manifest.conformance["wrong_credentials"]
-    status, answer = await bench.connect(config={**bench.config, **wrong})
+    status, answer = await bench.connect(config=bench.settings("wrong_credentials"))
     if status != OK:
         require(answer["code"] == "unauthenticated", f"configuring was answered {answer['code']}")
         return
-    await bench.refused("unauthenticated", *sample(bench.domain, bench.unique()))
+    await bench.refused("unauthenticated", *bench.sample())

@@ -1,0 +1,1 @@
+"""The rules of the quality scale, one module for each level."""

@@ -1,0 +1,60 @@
+"""What a run proves, and how the ledger keeps it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from erp.runtime.catalog import ProviderCatalog
+from erp.runtime.conformance.case import cases_for
+from erp.runtime.conformance.certifying import proven, reached, record
+from erp.runtime.conformance.outcome import Outcome, Report, Status
+
+MEMORY = ProviderCatalog.load().provider("cache", "memory")
+
+
+@pytest.mark.parametrize(
+    ("embedded", "server", "config", "expected"),
+    [
+        (True, None, None, "P4"),
+        (True, "redis", None, "P0"),
+        (False, None, None, "P0"),
+        (False, None, {"url": "x"}, "P0"),
+        (False, "redis", None, "P0"),
+        (False, "redis", {"url": "x"}, "P4"),
+    ],
+)
+def test_a_run_is_live_only_when_the_real_thing_answered(
+    embedded: bool, server: str | None, config: dict | None, expected: str
+) -> None:
+    manifest = msgspec.structs.replace(MEMORY, embedded=embedded, conformance={"server": server})
+
+    assert reached(manifest, config) == expected
+
+
+def report(**odd: Status) -> Report:
+    outcomes = [Outcome(case, odd.get(str(case.capability), "passed")) for case in cases_for(MEMORY)]
+    return Report("cache/memory", "1.0.0", "1.0.0", outcomes)
+
+
+@pytest.mark.parametrize("status", ["failed", "gap", "not_run"])
+def test_a_capability_is_proven_only_when_all_its_cases_passed(status: Status) -> None:
+    found = proven(report(ttl=status), MEMORY, "P4")
+
+    assert found == dict.fromkeys(sorted(set(MEMORY.capabilities) - {"ttl"}), "P4")
+
+
+def test_the_ledger_keeps_what_it_knows_of_others_and_drops_what_is_no_longer_proven(tmp_path: Path) -> None:
+    ledger = tmp_path / "proof.json"
+    assert record(ledger, "cache/a", {"ttl": "P4"})
+    assert record(ledger, "cache/b", {"ttl": "P2"})
+    assert not record(ledger, "cache/b", {"ttl": "P2"})
+    assert record(ledger, "cache/a", {})
+
+    found: Any = json.loads(ledger.read_text())
+    assert found == {"cache/b": {"ttl": "P2"}}
+    assert [path.name for path in tmp_path.iterdir()] == ["proof.json"]
