@@ -276,8 +276,8 @@ async def test_old_events_go(open_context: OpenContext, ctx: CallContext, clock:
     await short.open()
     await publish(short, ctx, 1)
     clock.now += 61
-    short._forget_at = 0
     await publish(short, ctx, 2)
+    await short.work(ctx)
     assert ids(await pull(short, ctx)) == ["e2"]
     await short.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
 LOOK_SECONDS = 0.1
 """How soon consumers notice what another process has published."""
@@ -24,9 +24,9 @@ class Arrivals:
         """Return what is set at the next arrival; ask for it before looking, so that none is missed."""
         return self._topics.setdefault(topic, asyncio.Event())
 
-    def wake(self, topics: Iterable[str]) -> None:
+    def wake(self, *topics: str) -> None:
         """Say that something may have arrived."""
-        for topic in list(topics):
+        for topic in topics:
             arrival = self._topics.pop(topic, None)
             if arrival is not None:
                 arrival.set()
@@ -54,7 +54,7 @@ class Arrivals:
                     present = await self._version()
                     if present != seen:
                         seen = present
-                        self.wake(self._topics)
+                        self.wake(*self._topics)
         finally:
             self._watcher = None
 

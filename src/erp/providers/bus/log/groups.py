@@ -10,8 +10,13 @@ from typing import Any
 import msgspec
 
 from erp.contracts.models.bus import CloudEvent, DeadLetter, LagResult, ReplayRequest
+from erp.providers.bus.log.tables import Taken
 from erp.runtime.spi import UNSET, ErrorCode, FieldError, ProviderError
 
+KEYED = "k"
+"""Ends the ack id of an event with a key: when it is confirmed, the next one of the key may be due."""
+
+_CONFIRM = "DELETE FROM deliveries WHERE id = ? AND count = ?"
 _decode = msgspec.json.Decoder(CloudEvent).decode
 
 
@@ -21,9 +26,11 @@ Changed = tuple[int, set[str]]
 
 def acknowledge(connection: sqlite3.Connection, ack_ids: list[str]) -> Changed:
     """Confirm deliveries that are still those of the caller; the next events of their keys become due."""
-    statement = "DELETE FROM deliveries WHERE id = ? AND count = ? RETURNING topic, key"
-    found = [row for text in ack_ids for row in connection.execute(statement, _delivery(text)).fetchall()]
-    return len(found), {topic for topic, key in found if key is not None}
+    keyed = [_delivery(text) for text in ack_ids if text.endswith(KEYED)]
+    plain = [_delivery(text) for text in ack_ids if not text.endswith(KEYED)]
+    found = [row for one in keyed for row in connection.execute(f"{_CONFIRM} RETURNING topic", one).fetchall()]
+    confirmed = connection.executemany(_CONFIRM, plain).rowcount if plain else 0
+    return confirmed + len(found), {topic for (topic,) in found}
 
 
 def give_back(connection: sqlite3.Connection, ack_ids: list[str], delay_seconds: float, reason: str | None) -> Changed:
@@ -36,8 +43,13 @@ def give_back(connection: sqlite3.Connection, ack_ids: list[str], delay_seconds:
     return len(found), {row[0] for row in found}
 
 
+def ack_id(item: Taken) -> str:
+    """Return what a consumer confirms an event with; good for this delivery of it alone."""
+    return f"{item.id}.{item.count}{'' if item.key is None else KEYED}"
+
+
 def _delivery(ack_id: str) -> tuple[int, int]:
-    number, _, count = ack_id.partition(".")
+    number, _, count = ack_id.removesuffix(KEYED).partition(".")
     if number.isascii() and number.isdigit() and count.isascii() and count.isdigit() and len(ack_id) <= 32:  # noqa: PLR2004
         return int(number), int(count)
     return -1, -1

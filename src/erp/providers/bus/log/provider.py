@@ -41,12 +41,11 @@ from erp.contracts.models.bus import (
 )
 from erp.providers.bus.log import groups, tables
 from erp.providers.bus.log.arrivals import Arrivals
-from erp.providers.bus.log.writer import LogWriter
+from erp.providers.bus.log.writer import Append, LogWriter
 from erp.runtime.spi import UNSET, CallContext, Config, ErrorTable, Health, OpenContext, ProviderError, UnsetType
 
 FILE = "events.sqlite3"
 STREAM_BATCH = 50
-FORGET_EVERY_SECONDS = 600.0
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 _decode = msgspec.json.Decoder(CloudEvent).decode
@@ -64,7 +63,6 @@ class EventLog:
         self._arrivals = Arrivals(self._writer.version)
         self._remind = context.remind
         self._is_reminded = False
-        self._forget_at = 0.0
 
     async def open(self) -> None:
         await self._writer.open()
@@ -93,30 +91,23 @@ class EventLog:
         return Health(status="ok", latency_ms=round((time.perf_counter() - started) * 1000, 3))
 
     async def publish(self, request: PublishRequest, context: CallContext) -> PublishResult:  # noqa: ARG002
-        event = _new(request.topic, request.event, request.key)
-        [(position, duplicate)] = await self._append([event])
+        [(position, duplicate)] = await self._writer.run(Append([_new(request.topic, request.event, request.key)]))
+        await self._announce(request.topic)
         return PublishResult(position=str(position), duplicate=duplicate)
 
     async def publish_batch(self, request: PublishBatchRequest, context: CallContext) -> PublishBatchResult:  # noqa: ARG002
-        events = [_new(request.topic, item.event, item.key) for item in request.events]
-        found = await self._append(events)
+        found = await self._writer.run(Append([_new(request.topic, item.event, item.key) for item in request.events]))
+        await self._announce(request.topic)
         published = [Published(position=str(position), duplicate=duplicate) for position, duplicate in found]
         return PublishBatchResult(published=published)
 
-    async def _append(self, events: list[tables.NewEvent]) -> list[tuple[int, bool]]:
-        found = await self._writer.run(lambda connection: self._appended(connection, events))
-        self._arrivals.wake({events[0].topic})
+    async def _announce(self, topic: str) -> None:
+        """Wake who waits for the topic, and have old events removed one day."""
+        self._arrivals.wake(topic)
         if not self._is_reminded:
             self._is_reminded = True
             ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=self._retention_seconds + 1)
             await self._remind(ends)
-        return found
-
-    def _appended(self, connection: sqlite3.Connection, events: list[tables.NewEvent]) -> list[tuple[int, bool]]:
-        if time.monotonic() >= self._forget_at:
-            self._forget_at = time.monotonic() + FORGET_EVERY_SECONDS
-            tables.forget(connection, self._retention_seconds)
-        return tables.append(connection, events)
 
     async def pull(self, request: PullRequest, context: CallContext) -> PullResult:
         until = time.monotonic() + min(request.wait_seconds, max(context.remaining_seconds() - 0.5, 0.0))
@@ -148,17 +139,17 @@ class EventLog:
         # A log that cannot be written now gives them again when their time has passed.
         with contextlib.suppress(ProviderError):
             await self._writer.run(lambda connection: tables.put_back(connection, unseen))
-            self._arrivals.wake({topic})
+            self._arrivals.wake(topic)
 
     async def _take(
         self, request: PullRequest | SubscribeRequest, limit: int, context: CallContext
     ) -> tuple[list[tables.Taken], float | None]:
         topic, group = request.topic, request.group
+        is_early = request.start == "earliest"
         bounds = tables.Bounds(limit, request.visibility_seconds, self._max_deliveries)
 
         def work(connection: sqlite3.Connection) -> tuple[list[tables.Taken], list[tables.Died], float | None]:
-            tables.ensure_group(connection, topic, group, from_earliest=request.start == "earliest")
-            given, died = tables.take(connection, topic, group, bounds)
+            given, died = tables.take(connection, topic, group, bounds, from_earliest=is_early)
             return given, died, None if given else tables.next_due(connection, topic, group)
 
         given, died, due_at = await self._writer.run(work)
@@ -169,7 +160,7 @@ class EventLog:
 
     async def ack(self, request: AckRequest, context: CallContext) -> AckResult:  # noqa: ARG002
         count, topics = await self._writer.run(lambda open_: groups.acknowledge(open_, request.ack_ids))
-        self._arrivals.wake(topics)
+        self._arrivals.wake(*topics)
         return AckResult(acknowledged=count)
 
     async def nack(self, request: NackRequest, context: CallContext) -> NackResult:  # noqa: ARG002
@@ -177,7 +168,7 @@ class EventLog:
         count, topics = await self._writer.run(
             lambda open_: groups.give_back(open_, request.ack_ids, request.delay_seconds, reason)
         )
-        self._arrivals.wake(topics)
+        self._arrivals.wake(*topics)
         return NackResult(returned=count)
 
     async def list_dead_letters(self, request: ListDeadLettersRequest, context: CallContext) -> ListDeadLettersResult:  # noqa: ARG002
@@ -196,7 +187,7 @@ class EventLog:
         context: CallContext,  # noqa: ARG002
     ) -> RequeueDeadLettersResult:
         count, topics = await self._writer.run(lambda open_: groups.requeue(open_, request.ids))
-        self._arrivals.wake(topics)
+        self._arrivals.wake(*topics)
         return RequeueDeadLettersResult(requeued=count)
 
     async def discard_dead_letters(
@@ -209,7 +200,7 @@ class EventLog:
 
     async def replay(self, request: ReplayRequest, context: CallContext) -> ReplayResult:  # noqa: ARG002
         moved = await self._writer.run(lambda open_: groups.move(open_, request))
-        self._arrivals.wake({request.topic})
+        self._arrivals.wake(request.topic)
         return ReplayResult(position=str(moved))
 
     async def lag(self, request: LagRequest, context: CallContext) -> LagResult:  # noqa: ARG002
@@ -224,7 +215,7 @@ def _new(topic: str, event: CloudEvent, key: str | UnsetType) -> tables.NewEvent
 
 def _delivery(topic: str, item: tables.Taken) -> Delivery:
     return Delivery(
-        ack_id=f"{item.id}.{item.count}",
+        ack_id=groups.ack_id(item),
         topic=topic,
         position=str(item.position),
         key=UNSET if item.key is None else item.key,

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
 
 MAX_ROUNDS = 20
 SCHEMA = """
@@ -26,19 +30,29 @@ CREATE TABLE IF NOT EXISTS deliveries (
     id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, name TEXT NOT NULL, position INTEGER NOT NULL,
     key TEXT, visible_at REAL NOT NULL, count INTEGER NOT NULL, reason TEXT, UNIQUE (topic, name, position)
 );
-CREATE INDEX IF NOT EXISTS deliveries_by_key ON deliveries (topic, name, key, position);
+CREATE INDEX IF NOT EXISTS deliveries_by_key ON deliveries (topic, name, key, position) WHERE key IS NOT NULL;
+CREATE INDEX IF NOT EXISTS deliveries_by_time ON deliveries (topic, name, visible_at);
 CREATE TABLE IF NOT EXISTS dead (
     id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, name TEXT NOT NULL, position INTEGER NOT NULL,
     key TEXT, body BLOB NOT NULL, count INTEGER NOT NULL, died_at REAL NOT NULL, reason TEXT
 );
 """
-_TAKE = """
+_APPEND = """
+INSERT INTO events (topic, event_id, key, body, published_at) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (topic, event_id) DO NOTHING
+"""
+_END = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'"
+_KNOWN = "SELECT position FROM events WHERE topic = ? AND event_id = ?"
+_NEXT = "SELECT position, key, body FROM events WHERE topic = ? AND position > ? ORDER BY position LIMIT ?"
+_HOLD = """
+INSERT OR IGNORE INTO deliveries (topic, name, position, key, visible_at, count) VALUES (?, ?, ?, ?, ?, ?)
+"""
+_HOLD_ALL = """
 INSERT OR IGNORE INTO deliveries (topic, name, position, key, visible_at, count)
-SELECT topic, ?, position, key, 0, 0 FROM events WHERE topic = ? AND position > ? ORDER BY position LIMIT ?
+SELECT topic, ?, position, key, ?, 1 FROM events WHERE topic = ? AND position > ? AND position <= ? ORDER BY position
+RETURNING id, position
 """
-_CHUNK_END = """
-SELECT max(position) FROM (SELECT position FROM events WHERE topic = ? AND position > ? ORDER BY position LIMIT ?)
-"""
+_EARLIER = "SELECT 1 FROM deliveries WHERE topic = ? AND name = ? AND key = ? LIMIT 1"
 _DUE = """
 SELECT d.id, d.position, d.key, d.count, e.body FROM deliveries d JOIN events e ON e.position = d.position
 WHERE d.topic = ? AND d.name = ? AND d.visible_at <= ?
@@ -49,8 +63,7 @@ ORDER BY d.position LIMIT ?
 """
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
+class NewEvent(NamedTuple):
     """An event to be appended."""
 
     topic: str
@@ -68,8 +81,7 @@ class Bounds:
     max_deliveries: int
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True):
     """An event given to a group."""
 
     id: int
@@ -96,53 +108,53 @@ def connect(path: str) -> sqlite3.Connection:
     return connection
 
 
-def append(connection: sqlite3.Connection, events: list[NewEvent]) -> list[tuple[int, bool]]:
+def append(connection: sqlite3.Connection, events: Sequence[NewEvent]) -> list[tuple[int, bool]]:
     """Append ``events``; return position and whether it was there before, for each."""
     now = time.time()
+    before: int = connection.execute(_END).fetchone()[0]
+    added = connection.executemany(_APPEND, [(*event, now) for event in events]).rowcount
+    if added == len(events):
+        # One connection inside one transaction: AUTOINCREMENT has counted on by one for each.
+        end: int = connection.execute("SELECT last_insert_rowid()").fetchone()[0]
+        return [(position, False) for position in range(end - added + 1, end + 1)]
+    return _looked_up(connection, events, before)
+
+
+def _looked_up(connection: sqlite3.Connection, events: Sequence[NewEvent], before: int) -> list[tuple[int, bool]]:
+    """Return where events are, of which some were known; ``before`` is where the log ended."""
     found = []
+    seen: set[int] = set()
     for event in events:
-        cursor = connection.execute(
-            "INSERT INTO events (topic, event_id, key, body, published_at) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (topic, event_id) DO NOTHING",
-            (event.topic, event.event_id, event.key, event.body, now),
-        )
-        if cursor.rowcount:
-            found.append((int(cursor.lastrowid or 0), False))
-            continue
-        where = (event.topic, event.event_id)
-        row = connection.execute("SELECT position FROM events WHERE topic = ? AND event_id = ?", where).fetchone()
-        found.append((row[0], True))
+        position: int = connection.execute(_KNOWN, event[:2]).fetchone()[0]
+        found.append((position, position <= before or position in seen))
+        seen.add(position)
     return found
 
 
-def take(connection: sqlite3.Connection, topic: str, group: str, bounds: Bounds) -> tuple[list[Taken], list[Died]]:
+def take(
+    connection: sqlite3.Connection, topic: str, group: str, bounds: Bounds, *, from_earliest: bool
+) -> tuple[list[Taken], list[Died]]:
     """Give up to ``bounds.limit`` events to ``group``; set aside those that were given too often.
 
-    Goes on while all it finds waits for an earlier event of its key or is set aside, but not without end.
+    A group that does not exist begins at the beginning or the end of the topic. Goes on while all it finds waits for
+    an earlier event of its key or is set aside, but not without end.
     """
-    given: list[Taken] = []
+    taken_to = _ensured(connection, topic, group, from_earliest=from_earliest)
     died: list[Died] = []
     for _ in range(MAX_ROUNDS):
-        extended = _extend(connection, topic, group, bounds.limit)
         given, buried = _give(connection, topic, group, bounds)
         died += buried
-        if given or not (extended or buried):
-            break
-    return given, died
-
-
-def _extend(connection: sqlite3.Connection, topic: str, group: str, limit: int) -> bool:
-    """Take the next events of the topic for the group; return whether there were any."""
-    taken_to = connection.execute("SELECT taken FROM groups WHERE topic = ? AND name = ?", (topic, group)).fetchone()[0]
-    reached = connection.execute(_CHUNK_END, (topic, taken_to, limit)).fetchone()[0]
-    if reached is None:
-        return False
-    connection.execute(_TAKE, (group, topic, taken_to, limit))
-    connection.execute("UPDATE groups SET taken = ? WHERE topic = ? AND name = ?", (reached, topic, group))
-    return True
+        before = taken_to
+        if len(given) < bounds.limit:
+            taken_to, new = _extend(connection, topic, group, taken_to, bounds, bounds.limit - len(given))
+            given += new
+        if given or (taken_to == before and not buried):
+            return given, died
+    return [], died
 
 
 def _give(connection: sqlite3.Connection, topic: str, group: str, bounds: Bounds) -> tuple[list[Taken], list[Died]]:
+    """Give what became due again."""
     now = time.time()
     given, died = [], []
     for row in connection.execute(_DUE, (topic, group, now, now, bounds.limit)).fetchall():
@@ -154,6 +166,48 @@ def _give(connection: sqlite3.Connection, topic: str, group: str, bounds: Bounds
         connection.execute("UPDATE deliveries SET visible_at = ?, count = count + 1 WHERE id = ?", visible)
         given.append(Taken(row[0], row[1], row[2], row[3] + 1, row[4]))
     return given, died
+
+
+def _extend(
+    connection: sqlite3.Connection, topic: str, group: str, taken_to: int, bounds: Bounds, limit: int
+) -> tuple[int, list[Taken]]:
+    """Take the next events of the topic for the group; return how far it has come, and those that need not wait.
+
+    Of one key, several are given together when nothing earlier of it is with a consumer: they stay in order.
+    """
+    rows = connection.execute(_NEXT, (topic, taken_to, limit)).fetchall()
+    if not rows:
+        return taken_to, []
+    reached: int = rows[-1][0]
+    visible_at = time.time() + bounds.visible_seconds
+    if any(key is not None for _, key, _ in rows):
+        given = _held_in_order(connection, topic, group, rows, visible_at)
+    else:
+        found = connection.execute(_HOLD_ALL, (group, visible_at, topic, taken_to, reached)).fetchall()
+        bodies = {position: body for position, _, body in rows}
+        given = [Taken(number, at, None, 1, bodies[at]) for number, at in sorted(found)]
+    connection.execute("UPDATE groups SET taken = ? WHERE topic = ? AND name = ?", (reached, topic, group))
+    return reached, given
+
+
+def _held_in_order(
+    connection: sqlite3.Connection, topic: str, group: str, rows: list[tuple[int, str | None, bytes]], visible_at: float
+) -> list[Taken]:
+    given: list[Taken] = []
+    in_order: set[str | None] = {None}
+    for position, key, body in rows:
+        if key not in in_order and not _is_behind(connection, topic, group, key):
+            in_order.add(key)
+        state = (visible_at, 1) if key in in_order else (0, 0)
+        cursor = connection.execute(_HOLD, (topic, group, position, key, *state))
+        if key in in_order and cursor.rowcount:
+            given.append(Taken(int(cursor.lastrowid or 0), position, key, 1, body))
+    return given
+
+
+def _is_behind(connection: sqlite3.Connection, topic: str, group: str, key: str | None) -> bool:
+    """Whether the group has not confirmed an earlier event of the key."""
+    return connection.execute(_EARLIER, (topic, group, key)).fetchone() is not None
 
 
 def put_back(connection: sqlite3.Connection, unseen: list[Taken]) -> None:
@@ -172,13 +226,15 @@ def _bury(connection: sqlite3.Connection, delivery: int, now: float) -> None:
     connection.execute("DELETE FROM deliveries WHERE id = ?", (delivery,))
 
 
-def ensure_group(connection: sqlite3.Connection, topic: str, group: str, *, from_earliest: bool) -> None:
-    """Create the group where it does not exist, at the beginning or the end of the topic."""
-    known = connection.execute("SELECT 1 FROM groups WHERE topic = ? AND name = ?", (topic, group)).fetchone()
-    if known is None:
-        end = "SELECT coalesce(max(position), 0) FROM events WHERE topic = ?"
-        start = 0 if from_earliest else connection.execute(end, (topic,)).fetchone()[0]
-        connection.execute("INSERT INTO groups VALUES (?, ?, ?)", (topic, group, start))
+def _ensured(connection: sqlite3.Connection, topic: str, group: str, *, from_earliest: bool) -> int:
+    """Create the group where it does not exist; return how far it has come."""
+    known = connection.execute("SELECT taken FROM groups WHERE topic = ? AND name = ?", (topic, group)).fetchone()
+    if known is not None:
+        return int(known[0])
+    end = "SELECT coalesce(max(position), 0) FROM events WHERE topic = ?"
+    start = 0 if from_earliest else int(connection.execute(end, (topic,)).fetchone()[0])
+    connection.execute("INSERT INTO groups VALUES (?, ?, ?)", (topic, group, start))
+    return start
 
 
 def next_due(connection: sqlite3.Connection, topic: str, group: str) -> float | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import sqlite3
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from erp.providers.bus.log import tables
 from erp.runtime.spi import ErrorCode, ProviderError
@@ -18,6 +20,16 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], Any]
 
 MAX_BATCH = 256
+
+
+@dataclass(slots=True)
+class Append:
+    """The work of adding events to the log; its result: position and whether it was there before, for each."""
+
+    events: list[tables.NewEvent]
+
+    def __call__(self, connection: sqlite3.Connection) -> list[tuple[int, bool]]:
+        return tables.append(connection, self.events)
 
 
 class LogWriter:
@@ -47,15 +59,18 @@ class LogWriter:
             await asyncio.get_running_loop().run_in_executor(self._thread, connection.close)
         self._thread.shutdown(wait=False)
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``work`` in a transaction and return its result once it is durable."""
+    def run(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """Run ``work`` in a transaction; its result is there once it is durable.
+
+        ``work`` runs once more when other work of the same transaction fails: it must not remember anything.
+        """
         if self._connection is None:
             raise ProviderError(ErrorCode.UNAVAILABLE, "The event log is closed.", retry_after_seconds=1.0)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.append((work, future))
         if self._committer is None:
             self._committer = asyncio.create_task(self._commit(), name="bus-log committer")
-        return await future
+        return future
 
     async def version(self) -> int:
         """Return a number that changes when another process has written (SQLite's ``data_version``)."""
@@ -94,15 +109,36 @@ class LogWriter:
 
 
 def _transaction(connection: sqlite3.Connection, works: list[Work]) -> list[Any]:
-    """Run all works in one transaction, each undone alone when it fails; return results or exceptions."""
+    """Run all works in one transaction, each undone alone when it fails; return results or exceptions.
+
+    Few fail. So they run without savepoints first, and once more with them when one of them has failed.
+    """
     try:
         connection.execute("BEGIN IMMEDIATE")
-        outcomes = [_isolated(connection, work) for work in works]
+        try:
+            outcomes = _all(connection, works)
+        except Exception:  # noqa: BLE001  (whatever it is comes again below, and is handed to its caller)
+            connection.execute("ROLLBACK")
+            connection.execute("BEGIN IMMEDIATE")
+            outcomes = [_isolated(connection, work) for work in works]
         connection.execute("COMMIT")
     except sqlite3.Error as error:
         with contextlib.suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         return [_explained(error)] * len(works)
+    return outcomes
+
+
+def _all(connection: sqlite3.Connection, works: list[Work]) -> list[Any]:
+    """Run the works in order; neighbours that append do it with one statement."""
+    outcomes: list[Any] = []
+    for is_append, run in itertools.groupby(works, lambda work: isinstance(work, Append)):
+        if not is_append:
+            outcomes += [work(connection) for work in run]
+            continue
+        lists = [cast("Append", work).events for work in run]
+        found = iter(tables.append(connection, [event for events in lists for event in events]))
+        outcomes += [list(itertools.islice(found, len(events))) for events in lists]
     return outcomes
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+from sortedcontainers import SortedList
 
 OVERHEAD_BYTES = 200
 """What an entry costs beside its key, value and tags (measured with tracemalloc)."""
@@ -38,6 +41,10 @@ class Entries:
         self.bytes = 0
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._by_tag: dict[str, set[str]] = {}
+        self._sorted: SortedList[str] = SortedList()
+        """The keys, so that those with a prefix are beside each other."""
+        self.on_change: Callable[[int], None] = lambda _: None
+        """Hears by how much ``bytes`` has changed."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -55,21 +62,33 @@ class Entries:
         self._entries.move_to_end(key)
         return entry
 
-    def fits(self, key: str, entry: Entry) -> bool:
-        """Whether an entry could be stored at all."""
-        return self._size(key, entry) <= self.max_bytes
+    def fits(self, key: str, entry: Entry, most: int) -> bool:
+        """Whether an entry could be stored at all, within ``most`` bytes and within its own bound."""
+        return self._size(key, entry) <= min(self.max_bytes, most)
 
     def put(self, key: str, entry: Entry) -> None:
         """Store an entry that fits, evicting expired and then least recently used ones."""
-        self.remove(key)
         entry.size = self._size(key, entry)
+        before = self._entries.pop(key, None)
+        if before is None:
+            self._sorted.add(key)
+        else:
+            self._untag(key, before)
         self._entries[key] = entry
-        self.bytes += entry.size
         for tag in entry.tags:
             self._by_tag.setdefault(tag, set()).add(key)
+        self._count(entry.size - (before.size if before else 0))
         self.sweep(SWEPT_AT_ONCE)
         while self.bytes > self.max_bytes:
-            self.remove(next(iter(self._entries)))
+            self.evict()
+
+    def _count(self, change: int) -> None:
+        self.bytes += change
+        self.on_change(change)
+
+    def evict(self) -> None:
+        """Remove the entry that was not used for longest."""
+        self.remove(next(iter(self._entries)))
 
     @staticmethod
     def _size(key: str, entry: Entry) -> int:
@@ -80,13 +99,17 @@ class Entries:
         entry = self._entries.pop(key, None)
         if entry is None:
             return None
-        self.bytes -= entry.size
+        self._sorted.remove(key)
+        self._untag(key, entry)
+        self._count(-entry.size)
+        return entry
+
+    def _untag(self, key: str, entry: Entry) -> None:
         for tag in entry.tags:
             keys = self._by_tag[tag]
             keys.discard(key)
             if not keys:
                 del self._by_tag[tag]
-        return entry
 
     def sweep(self, limit: int) -> None:
         """Drop expired ones among the ``limit`` entries that were not used for longest."""
@@ -101,8 +124,8 @@ class Entries:
         return sorted({key for tag in tags for key in self._by_tag.get(tag, ())})
 
     def prefixed(self, prefix: str) -> list[str]:
-        """Return the keys that start with ``prefix``."""
-        return [key for key in self._entries if key.startswith(prefix)]
+        """Return the keys that start with ``prefix``; looks at those alone."""
+        return list(itertools.takewhile(lambda key: key.startswith(prefix), self._sorted.irange(prefix)))
 
     def drop(self, keys: Iterable[str]) -> int:
         """Remove ``keys``; return how many of them were alive."""
@@ -113,4 +136,5 @@ class Entries:
         """Remove everything."""
         self._entries.clear()
         self._by_tag.clear()
-        self.bytes = 0
+        self._sorted.clear()
+        self._count(-self.bytes)

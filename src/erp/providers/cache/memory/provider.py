@@ -41,6 +41,7 @@ from erp.contracts.models.cache import (
 from erp.contracts.models.cache import (
     Entry as NewEntry,
 )
+from erp.providers.cache.memory.budget import budget_of
 from erp.providers.cache.memory.entries import Entries, Entry
 from erp.runtime.spi import (
     UNSET,
@@ -65,16 +66,20 @@ class MemoryCache:
 
     translate: ClassVar[ErrorTable] = {}
 
-    def __init__(self, config: Config, context: OpenContext) -> None:  # noqa: ARG002  (keeps nothing on disk)
+    def __init__(self, config: Config, context: OpenContext) -> None:
+        self._tenant = context.tenant
+        self._budget = budget_of(context.shared_dir)
         self._entries = Entries(config.get("max_bytes", 67_108_864))
         self._versions = itertools.count(1)
 
     async def open(self) -> None:
-        """Nothing to acquire."""
+        """Take part in the layer's budget."""
+        self._budget.join(self._tenant, self._entries)
 
     async def close(self) -> None:
         """Give the memory back."""
         self._entries.clear()
+        self._budget.leave(self._tenant, self._entries)
 
     async def health(self) -> Health:
         """Memory always answers."""
@@ -170,8 +175,9 @@ class MemoryCache:
         dies_at = math.inf if ttl_seconds is UNSET else time.monotonic() + ttl_seconds
         idle = math.inf if tti_seconds is UNSET else tti_seconds
         entry = Entry(_encode(value), next(self._versions), dies_at, idle, frozenset(tags) if tags else _NO_TAGS)
-        if not self._entries.fits(key, entry):
-            message = f"The entry is larger than the whole cache ({self._entries.max_bytes} bytes)."
+        if not self._entries.fits(key, entry, self._budget.max_bytes):
+            largest = min(self._entries.max_bytes, self._budget.max_bytes)
+            message = f"The entry is larger than the whole cache ({largest} bytes)."
             raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
         return entry
 

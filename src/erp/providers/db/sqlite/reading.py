@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from erp.contracts.models.db import Column, QueryResult
 from erp.providers.db.sqlite import values
@@ -15,8 +16,7 @@ from erp.runtime.spi import ErrorCode, FieldError, ProviderError
 MAX_HELD = 8
 
 
-@dataclass(slots=True)
-class Reading:
+class Reading(msgspec.Struct, eq=False):
     """A statement that is being read. ``ahead`` is a row that no longer fitted into the page before."""
 
     statement: Prepared

@@ -166,7 +166,7 @@ class Reads:
             failure = explained(error)
             failure.__cause__ = error
             read.failure = failure
-        except BaseException as error:  # noqa: BLE001  (whoever waits shall have it)
+        except Exception as error:  # noqa: BLE001  (whoever waits shall have it; cancellation never reaches this thread)
             read.failure = error
         with self._lock:
             read.connection = None

@@ -12,6 +12,8 @@ from msgspec import UnsetType
 
 from erp.runtime.spi import ErrorCode, FieldError, ProviderError
 
+_MEASURED = (str, bytes)
+_AS_IT_IS = (str, int)
 _TEXTS = frozenset({"$decimal", "$date", "$datetime", "$uuid"})
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
 
@@ -36,13 +38,15 @@ def bound(parameters: Sequence[Any] | UnsetType, where: str = "/params/parameter
 
 
 def _bound(value: Any) -> Any:
+    if value is None or isinstance(value, str):
+        return value
     if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
         message = "The number is beyond 64 bits; send it as text."
         raise ValueError(message)
     if isinstance(value, float) and not math.isfinite(value):
         message = "The number is not finite."
         raise ValueError(message)
-    if value is None or isinstance(value, str | int | float):
+    if isinstance(value, int | float):
         return value
     if isinstance(value, dict) and len(value) == 1:
         return _tagged(*next(iter(value.items())))
@@ -69,7 +73,7 @@ def shown(row: Iterable[Any]) -> list[Any]:
     Raises:
         ProviderError: ``failed_precondition`` for an infinite number, which JSON would show as null.
     """
-    return [value if isinstance(value, str | int) else _shown(value) for value in row]
+    return [value if isinstance(value, _AS_IT_IS) else _shown(value) for value in row]
 
 
 def _shown(value: Any) -> Any:
@@ -83,4 +87,7 @@ def _shown(value: Any) -> Any:
 
 def weight(row: Iterable[Any]) -> int:
     """Return about how many bytes a row adds to an answer."""
-    return sum(len(value) if isinstance(value, str | bytes) else 8 for value in row)
+    size = 0
+    for value in row:
+        size += len(value) if isinstance(value, _MEASURED) else 8
+    return size

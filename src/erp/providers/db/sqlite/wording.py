@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
 from msgspec import UnsetType
 
 from erp.providers.db.sqlite import values
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 Given = Sequence[Any] | UnsetType
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True):
     """A statement as it runs."""
 
     sql: str

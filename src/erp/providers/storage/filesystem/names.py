@@ -24,6 +24,16 @@ def file_name(key: str) -> str:
     return f"{_PREFIX}{escaped[:100]}%%{digest}"
 
 
+def key_of(name: str) -> str | None:
+    """Return the key that a file is named after; None when the name ends in a digest and only the head knows."""
+    escaped = name.removeprefix(_PREFIX)
+    if "%%" in escaped:
+        return None
+    plain, *rest = escaped.split("%")
+    parts = [plain.encode(), *(bytes.fromhex(part[:2]) + part[2:].encode() for part in rest)]
+    return b"".join(parts).decode("utf-8", "surrogatepass")
+
+
 def is_object(name: str) -> bool:
     """Whether a file of this name holds an object (and is not being written)."""
     return name.startswith(_PREFIX)

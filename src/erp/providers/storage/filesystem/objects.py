@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import secrets
 import struct
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from threading import Lock
 
 import msgspec
 
-from erp.providers.storage.filesystem.names import file_name, is_object
+from erp.providers.storage.filesystem.names import file_name, is_object, key_of
 
 _LENGTH = struct.Struct(">4sI")
 _MAGIC = b"ERO1"
 _TEMPORARY = "tmp-"
+_LOCK = "objects.lock"
 OLD_TEMPORARY_SECONDS = 3600.0
+CHUNK_BYTES = 1024 * 1024
+NO_DIGEST = "0" * 64
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +71,7 @@ class Condition:
 
 
 class ObjectFolder:
-    """The objects of one tenant and connection. Used from several threads."""
+    """The objects of one tenant and connection. Used from several threads and processes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -75,9 +80,22 @@ class ObjectFolder:
     def open(self) -> None:
         """Make the folder and remove what a killed process left half written."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.with_name(_LOCK).touch(mode=0o600)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Remove files that nobody is writing any more."""
         for path in self._folder.glob(f"{_TEMPORARY}*"):
-            if path.stat().st_mtime < time.time() - OLD_TEMPORARY_SECONDS:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - OLD_TEMPORARY_SECONDS:
+                    path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other threads and other processes from changing an object meanwhile."""
+        with self._writing, self._folder.with_name(_LOCK).open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed, also by the end of the process
+            yield
 
     def head(self, key: str) -> Head | None:
         """Return what is known of an object."""
@@ -90,12 +108,16 @@ class ObjectFolder:
         except FileNotFoundError:
             return None
 
-    def write(self, head: Head, content: bytes, condition: Condition) -> None:
-        """Write an object durably; the condition is checked and the file exchanged without a gap between them."""
+    def write(self, head: Head, content: Iterable[bytes], condition: Condition) -> Head:
+        """Write an object durably and return its head, whose digest and size are those of ``content``.
+
+        The condition is checked and the file exchanged without a gap between them. Whatever goes wrong, the object is
+        as it was.
+        """
         temporary = self._folder / f"{_TEMPORARY}{secrets.token_hex(8)}"
         try:
-            _write_file(temporary, head, content)
-            with self._writing:
+            written = _write_file(temporary, head, content)
+            with self._alone():
                 if condition != Condition():
                     condition.check(self.head(head.key))
                 temporary.replace(self._folder / file_name(head.key))
@@ -103,6 +125,21 @@ class ObjectFolder:
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+        return written
+
+    def content(self, key: str) -> tuple[Head, Generator[bytes]] | None:
+        """Return an object's head and its content in chunks; the object may be replaced meanwhile."""
+        try:
+            file = (self._folder / file_name(key)).open("rb", buffering=0)
+        except FileNotFoundError:
+            return None
+        try:
+            head, start = _read_head(file.fileno())
+            file.seek(start)
+        except BaseException:
+            file.close()
+            raise
+        return head, _chunks(file, head.size)
 
     def read(self, key: str, offset: int, length: int | None) -> tuple[Head, bytes] | None:
         """Return an object's head and a part of its content."""
@@ -120,7 +157,7 @@ class ObjectFolder:
 
     def delete(self, key: str) -> bool:
         """Remove an object durably."""
-        with self._writing:
+        with self._alone():
             try:
                 (self._folder / file_name(key)).unlink()
             except FileNotFoundError:
@@ -128,23 +165,58 @@ class ObjectFolder:
         _sync_folder(self._folder)
         return True
 
-    def heads(self) -> Iterator[Head]:
-        """Return all objects, in no order."""
+    def delete_if(self, head: Head) -> bool:
+        """Remove an object durably if it is still the one with this head."""
+        with self._alone():
+            present = self.head(head.key)
+            if present is None or present != head:
+                return False
+            (self._folder / file_name(head.key)).unlink()
+        _sync_folder(self._folder)
+        return True
+
+    def entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """Yield the keys of all objects with their files, in no order. Only long keys cost a look into the file."""
         with os.scandir(self._folder) as entries:
             for entry in entries:
-                head = self._head(Path(entry.path)) if is_object(entry.name) else None
-                if head is not None:
-                    yield head
+                if not is_object(entry.name):
+                    continue
+                key = key_of(entry.name)
+                if key is None:
+                    head = self._head(Path(entry.path))
+                    key = None if head is None else head.key
+                if key is not None:
+                    yield key, entry
 
 
-def _write_file(path: Path, head: Head, content: bytes) -> None:
-    text = msgspec.json.encode(head)
+def _write_file(path: Path, head: Head, content: Iterable[bytes]) -> Head:
+    """Write the content behind room for the head, and the head when its digest is known."""
+    size, digest = 0, hashlib.sha256()
     with path.open("xb") as file:
-        file.write(_LENGTH.pack(_MAGIC, len(text)))
-        file.write(text)
-        file.write(content)
+        room = len(msgspec.json.encode(msgspec.structs.replace(head, sha256=NO_DIGEST, size=2**53)))
+        file.seek(_LENGTH.size + room)
+        for chunk in content:
+            file.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+        written = msgspec.structs.replace(head, sha256=digest.hexdigest(), size=size)
+        text = msgspec.json.encode(written).ljust(room)  # blanks behind JSON are no part of it
+        file.seek(0)
+        file.write(_LENGTH.pack(_MAGIC, room) + text)
         file.flush()
         os.fsync(file.fileno())
+    return written
+
+
+def _chunks(file: FileIO, size: int) -> Generator[bytes]:
+    with file:
+        while size > 0:
+            chunk = file.read(min(CHUNK_BYTES, size))
+            if not chunk:
+                message = "The file is shorter than its head says."
+                raise DamagedError(message)
+            size -= len(chunk)
+            yield chunk
 
 
 def _read_head(descriptor: int) -> tuple[Head, int]:
