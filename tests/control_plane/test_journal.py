@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from erp.control_plane import ControlPlane
+from erp.control_plane import ControlPlane, moments
 from erp.control_plane.journal import GroupCommitJournal
 from erp.control_plane.tables import idempotency, owners
 from erp.errors import ProviderError
-from erp.runtime.ports import Completion
+from erp.runtime.ports import ClaimOutcome, Completion
 
 pytestmark = pytest.mark.anyio
 
@@ -105,6 +105,33 @@ async def test_a_claim_of_a_dead_process_is_taken_over_only_when_it_may_run_agai
     dead._timer.cancel()
 
 
+@pytest.mark.parametrize(("reentrant", "expected"), [(True, "won"), (False, "lost")])
+async def test_a_runner_that_died_before_the_clock_was_set_back_counts_as_dead(
+    control: ControlPlane, make: Any, monkeypatch: pytest.MonkeyPatch, reentrant: bool, expected: str
+) -> None:
+    dead = GroupCommitJournal(control.database, heartbeat_seconds=60)
+    assert await state(dead, make.claim()) == "won"
+    assert await state(control.journal, make.claim(reentrant=reentrant)) == "in_flight"
+    earlier = moments.now() - 3600 * moments.MICROSECONDS
+    monkeypatch.setattr(moments, "now", lambda: earlier)
+
+    assert await state(control.journal, make.claim(reentrant=reentrant)) == expected
+    dead._timer.cancel()
+
+
+@pytest.mark.parametrize(("reentrant", "expected"), [(True, "won"), (False, "lost")])
+async def test_a_claim_that_is_left_open_goes_to_a_second_run_at_once(
+    control: ControlPlane, make: Any, reentrant: bool, expected: str
+) -> None:
+    first = make.claim()
+    assert await control.journal.claim(first) == ClaimOutcome(state="won")
+    await control.journal.complete(Completion(audit=make.audit(outcome="timeout"), claim=first, is_open=True))
+
+    assert await state(control.journal, make.claim(fingerprint=b"another")) == "mismatch"
+    second = await control.journal.claim(make.claim(reentrant=reentrant))
+    assert (second.state, second.is_second_run) == (expected, reentrant)
+
+
 async def test_a_process_that_lives_keeps_its_claims_beyond_the_lease(control: ControlPlane, make: Any) -> None:
     alive = GroupCommitJournal(control.database, lease_seconds=0.1, heartbeat_seconds=0.03)
     running = make.claim()
@@ -118,6 +145,23 @@ async def test_a_process_that_lives_keeps_its_claims_beyond_the_lease(control: C
     assert await control.database.run(lambda connection: connection.execute(found).scalar()) == 0
 
 
+@pytest.mark.parametrize("end", ["release", "is_open"])
+async def test_a_process_that_was_thought_dead_fails_with_what_its_successor_has_done(
+    control: ControlPlane, make: Any, end: str
+) -> None:
+    slow = GroupCommitJournal(control.database, lease_seconds=0.0, heartbeat_seconds=60)
+    lost, successor = make.claim(), make.claim()
+    await slow.claim(lost)
+    assert await state(control.journal, successor) == "won"
+    with pytest.raises(ProviderError) as refused:
+        await slow.complete(Completion(audit=make.audit(outcome="failed_precondition"), claim=lost, **{end: True}))
+    assert (refused.value.code, refused.value.retryable) == ("conflict", True)
+    assert await state(control.journal, make.claim()) == "in_flight"
+    await control.journal.complete(Completion(audit=make.audit(), claim=successor, status=200, body=b"right"))
+    assert (await control.journal.claim(make.claim())).body == b"right"
+    await slow.close()
+
+
 async def test_a_process_that_was_thought_dead_does_not_overwrite_its_successor(
     control: ControlPlane, make: Any
 ) -> None:
@@ -125,9 +169,17 @@ async def test_a_process_that_was_thought_dead_does_not_overwrite_its_successor(
     lost, successor = make.claim(), make.claim()
     await slow.claim(lost)
     assert await state(control.journal, successor) == "won"
-    await slow.complete(Completion(audit=make.audit(), claim=lost, status=200, body=b"late"))
+    late = Completion(audit=make.audit(), claim=lost, status=200, body=b"late", events=[make.event(id="late")])
+    with pytest.raises(ProviderError) as refused:
+        await slow.complete(late)
+    assert (refused.value.code, refused.value.retryable) == ("conflict", True)
+    assert await control.outbox.claim(limit=9, per_tenant=9, lease_seconds=60) == {}
     assert await state(GroupCommitJournal(control.database), make.claim()) == "in_flight"
-    await control.journal.complete(Completion(audit=make.audit(), claim=successor, status=200, body=b"right"))
+    right = Completion(audit=make.audit(), claim=successor, status=200, body=b"right", events=[make.event(id="right")])
+    await control.journal.complete(right)
+    assert [due.event.id for due in (await control.outbox.claim(limit=9, per_tenant=9, lease_seconds=60))["acme"]] == [
+        "right"
+    ]
     assert (await control.journal.claim(make.claim())).body == b"right"
     await slow.close()
 
@@ -191,10 +243,10 @@ async def test_a_batch_that_cannot_be_written_fails_its_callers_and_nobody_after
     assert codes == ["unavailable", "outcome_unknown", "unavailable", "unavailable"]
     assert await control.audit.chain("acme") == []
 
-    assert await state(journal, make.claim(key="new")) == "won"
+    assert await state(journal, make.claim(key="new", reentrant=False)) == "won"
     assert await state(journal, make.claim(key="done", reentrant=False)) == "lost"
     assert await state(journal, make.claim(key="done", reentrant=True)) == "won"
-    assert await state(journal, make.claim(key="released")) == "won"
+    assert await state(journal, make.claim(key="released", reentrant=False)) == "won"
     await journal.close()
     records, _ = await control.audit.search("acme")
     assert [record.outcome for record in records] == ["permission_denied"]

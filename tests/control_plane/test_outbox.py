@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from erp.control_plane import ControlPlane
+from erp.control_plane import ControlPlane, moments
 from erp.control_plane.outbox import Failure
 from erp.runtime.ports import Completion
 
@@ -36,6 +36,22 @@ async def test_a_leased_event_is_nobody_elses_until_the_lease_lapses(open_contro
     assert await claimed(there) == {"acme": ["a", "b"]}
     assert await claimed(here) == {}
     assert 59 < (await here.outbox.next_due_seconds() or 0) <= 60
+
+
+@pytest.mark.parametrize("lease_seconds", [None, 60.0])
+async def test_events_are_not_held_back_by_a_clock_that_was_set_back(
+    control: ControlPlane, make: Any, monkeypatch: pytest.MonkeyPatch, lease_seconds: float | None
+) -> None:
+    await publish(control, make, ("1", "x"), ("2", "x"))
+    if lease_seconds is not None:
+        await claimed(control, limit=1, lease_seconds=lease_seconds)
+    earlier = moments.now() - 3600 * moments.MICROSECONDS
+    monkeypatch.setattr(moments, "now", lambda: earlier)
+
+    assert (await control.outbox.next_due_seconds() or 0.0) <= 0
+    assert await claimed(control) == {"acme": ["1", "2"]}
+    assert await claimed(control) == {}
+    assert await control.outbox.next_due_seconds() == 60.0
 
 
 async def test_a_delivered_event_is_not_delivered_again_and_its_id_not_accepted_again(

@@ -72,6 +72,19 @@ async def test_a_refusal_says_when_the_period_ends_and_the_next_one_begins_anew(
     assert await reserved(quotas, 3) == 2
 
 
+async def test_a_clock_that_is_set_back_does_not_open_the_period_before_again(control: ControlPlane) -> None:
+    now = at("2026-11-23T10:00:45Z")
+    quotas = LeasedQuotas(control.database, control.revisions, clock=lambda: now)
+    await control.quotas.set("acme", "minute", 2)
+    assert await reserved(quotas, 3) == 2
+    now = at("2026-11-23T10:01:30Z")
+    assert await reserved(quotas, 1) == 1
+    now = at("2026-11-23T10:00:50Z")
+    assert await reserved(quotas, 1) == 0
+    now = at("2026-11-23T10:01:40Z")
+    assert await reserved(quotas, 2) == 1
+
+
 async def test_all_periods_have_to_allow_a_call_and_a_refused_one_uses_none(control: ControlPlane) -> None:
     await control.quotas.set("acme", "month", 3)
     await control.quotas.set("acme", "day", 100)

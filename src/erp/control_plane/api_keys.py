@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import msgspec
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ import sqlalchemy as sa
 from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import cursors, key_text, moments
 from erp.control_plane.database import Database
+from erp.control_plane.expected import expect
 from erp.control_plane.revisions import Revisions, Topic, counted
 from erp.control_plane.tables import api_keys
 from erp.control_plane.tenants import require
@@ -28,6 +30,8 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     id: str
     tenant: str
+    revision: str
+    """Changes with every change of what the key may do, until when and how it is called."""
     name: str | None = None
     role: str
     scopes: list[str] = []
@@ -48,6 +52,15 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     is_revoked: bool
 
 
+class KeyChanges(TypedDict, total=False):
+    """What can be changed of a key."""
+
+    name: str | None
+    role: str
+    scopes: Sequence[str]
+    expires_at: datetime.datetime | None
+
+
 class ApiKeys:
     """The keys of all tenants."""
 
@@ -64,14 +77,23 @@ class ApiKeys:
         name: str | None = None,
         scopes: Sequence[str] = (),
         expires_at: datetime.datetime | None = None,
+        revision: str | None = None,
     ) -> tuple[ApiKey, str]:
         """Create a key; return its facts and its text, which cannot be read again.
 
+        Args:
+            tenant: whose key it is.
+            role: one of ``ROLES``.
+            name: what people call it; several keys may have one name.
+            scopes: what it is narrowed to; none: not at all.
+            expires_at: when it ends; None: never.
+            revision: that of the newest valid key with this name; empty: there must be none; None: any or none.
+
         Raises:
             ProviderError: ``invalid_argument`` for an unknown role, a malformed scope or a time
-                that has passed; ``not_found`` when the tenant does not exist.
+                that has passed; ``not_found`` when the tenant does not exist; ``conflict``.
         """
-        _check(role, scopes, expires_at)
+        check_facts(role, scopes, expires_at)
         minted = key_text.mint()
         row = {
             "id": minted.id,
@@ -86,7 +108,9 @@ class ApiKeys:
         }
 
         def insert(connection: sa.Connection) -> None:
-            require(connection, tenant)
+            require(connection, tenant, alone=revision is not None)
+            if revision is not None:
+                expect("API key", revision, _newest(tenant, name, connection))
             connection.execute(sa.insert(api_keys).values(row))
 
         await self._database.transact(insert)
@@ -110,21 +134,67 @@ class ApiKeys:
         """Return what authentication needs to know of the key with this id."""
         return await self._database.run(partial(_find, id))
 
-    async def revoke(self, tenant: str, id: str) -> bool:  # noqa: A002
-        """Make a key invalid, here at once and in other processes within a second; False when there is none."""
-        table = api_keys.c
-        statement = (
-            sa.update(api_keys)
-            .where(table.tenant == tenant, table.id == id, table.revoked_at.is_(None))
-            .values(revoked_at=moments.now())
-        )
-        revoke = counted(lambda connection: connection.execute(statement).rowcount > 0, Topic.API_KEYS)
-        is_revoked = await self._database.transact(revoke)
+    async def get(self, tenant: str, id: str) -> ApiKey:  # noqa: A002
+        """Return the facts of a key that is not revoked.
+
+        Raises:
+            ProviderError: ``not_found``.
+        """
+        return await self._database.run(partial(_valid, tenant, id))
+
+    async def update(
+        self,
+        tenant: str,
+        id: str,  # noqa: A002
+        *,
+        revision: str | None = None,
+        **changes: Unpack[KeyChanges],
+    ) -> ApiKey:
+        """Change what is given and nothing else, here at once and in other processes within a second.
+
+        Raises:
+            ProviderError: ``invalid_argument`` as for ``create``; ``not_found`` when there is no such key or it is
+                revoked; ``conflict`` when a ``revision`` is given and the key has another.
+        """
+        check_facts(changes.get("role", ROLES[0]), changes.get("scopes", ()), changes.get("expires_at"))
+        values = _columns(changes)
+
+        def change(connection: sa.Connection) -> ApiKey:
+            expect("API key", revision, _valid(tenant, id, connection, lock=True).revision)
+            connection.execute(sa.update(api_keys).where(api_keys.c.id == id).values(values))
+            return _valid(tenant, id, connection)
+
+        changed = await self._database.transact(counted(change, Topic.API_KEYS))
+        self.revisions.announce(Topic.API_KEYS)
+        return changed
+
+    async def revoke(self, tenant: str, id: str, *, revision: str | None = None) -> bool:  # noqa: A002
+        """Make a key invalid, here at once and in other processes within a second; False when there is none.
+
+        Raises:
+            ProviderError: ``conflict`` when a ``revision`` is given and the key has another.
+        """
+
+        def revoke(connection: sa.Connection) -> bool:
+            found = connection.execute(_unrevoked(tenant, id).with_for_update()).mappings().first()
+            if found is None:
+                return False
+            expect("API key", revision, _key(found).revision)
+            values = {"revoked_at": moments.now()}
+            connection.execute(sa.update(api_keys).where(api_keys.c.id == id).values(values))
+            return True
+
+        is_revoked = await self._database.transact(counted(revoke, Topic.API_KEYS))
         self.revisions.announce(Topic.API_KEYS)
         return is_revoked
 
 
-def _check(role: str, scopes: Sequence[str], expires_at: datetime.datetime | None) -> None:
+def check_facts(role: str, scopes: Sequence[str], expires_at: datetime.datetime | None) -> None:
+    """Pass when a key can be like this.
+
+    Raises:
+        ProviderError: ``invalid_argument`` naming each field.
+    """
     wrong = [
         FieldError(f"/scopes/{number}", "Use AREA:TARGET:EFFECT, for example providers:cache/*:read.")
         for number, scope in enumerate(scopes)
@@ -135,7 +205,7 @@ def _check(role: str, scopes: Sequence[str], expires_at: datetime.datetime | Non
     if expires_at is not None and moments.of(expires_at) <= moments.now():
         wrong.append(FieldError("/expires_at", "Use a time to come."))
     if wrong:
-        raise ProviderError(ErrorCode.INVALID_ARGUMENT, "The API key cannot be created like this.", errors=wrong)
+        raise ProviderError(ErrorCode.INVALID_ARGUMENT, "An API key cannot be like this.", errors=wrong)
 
 
 def _find(id_: str, connection: sa.Connection) -> KeyRecord | None:
@@ -152,10 +222,47 @@ def _find(id_: str, connection: sa.Connection) -> KeyRecord | None:
     )
 
 
+def _newest(tenant: str, name: str | None, connection: sa.Connection) -> str | None:
+    """Return the revision of the newest valid key with a name."""
+    table = api_keys.c
+    is_valid = sa.and_(table.revoked_at.is_(None), sa.or_(table.expires_at.is_(None), table.expires_at > moments.now()))
+    named = sa.select(api_keys).where(table.tenant == tenant, table.name == name, is_valid)
+    row = connection.execute(named.order_by(table.created_at.desc()).limit(1)).mappings().first()
+    return None if row is None else _revision(row)
+
+
+def _unrevoked(tenant: str, id_: str) -> sa.Select[Any]:
+    table = api_keys.c
+    return sa.select(api_keys).where(table.tenant == tenant, table.id == id_, table.revoked_at.is_(None))
+
+
+def _valid(tenant: str, id_: str, connection: sa.Connection, *, lock: bool = False) -> ApiKey:
+    statement = _unrevoked(tenant, id_)
+    row = connection.execute(statement.with_for_update() if lock else statement).mappings().first()
+    if row is None:
+        raise ProviderError(ErrorCode.NOT_FOUND, f"There is no API key {id_[:100]!r}.")
+    return _key(row)
+
+
+def _columns(changes: KeyChanges) -> dict[str, Any]:
+    values: dict[str, Any] = dict(changes)
+    if "scopes" in changes:
+        values["scopes"] = msgspec.json.encode(sorted(set(changes["scopes"]))).decode()
+    if (ends := changes.get("expires_at")) is not None:
+        values["expires_at"] = moments.of(ends)
+    return values
+
+
+def _revision(row: Mapping[Any, Any]) -> str:
+    facts = [row[name] for name in ("name", "role", "scopes", "expires_at")]
+    return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()[:16]
+
+
 def _key(row: Mapping[Any, Any]) -> ApiKey:
     return ApiKey(
         id=row["id"],
         tenant=row["tenant"],
+        revision=_revision(row),
         name=row["name"],
         role=row["role"],
         scopes=msgspec.json.decode(row["scopes"], type=list[str]),

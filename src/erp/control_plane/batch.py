@@ -18,6 +18,8 @@ from erp.runtime.ports import AuditEntry, Claim, ClaimOutcome, Completion, Outbo
 GENESIS = bytes(32)
 """``prev_hash`` of a tenant's first audit record."""
 
+AT_ONCE = 0
+"""``due_at`` of an event that waits for nothing, whatever becomes of the clock."""
 _EVENT_COLUMNS = ("tenant", "id", "key", "event", "state", "attempts", "due_at")
 
 _canonical = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
@@ -36,12 +38,28 @@ class Batch:
     claims: list[Claim] = field(default_factory=list)
     disowned: list[Claim] = field(default_factory=list)
     """Claims whose call ended without its end being stored: their runner counts as dead."""
+    overdue: list[Claim] = field(default_factory=list)
+    """Claims whose call took no effect and whose release could not be stored before."""
     released: list[Claim] = field(default_factory=list)
+    failed: list[Claim] = field(default_factory=list)
+    """Claims whose call ends without an answer that is stored: they are among the released or disowned."""
     answers: list[Completion] = field(default_factory=list)
     """Completions that store an answer for their claim."""
     events: list[EventRow] = field(default_factory=list)
+    events_of: dict[str, list[EventRow]] = field(default_factory=dict)
+    """Those of ``events`` that belong to a claimed call, by the token of its claim."""
     audit: list[AuditRow] = field(default_factory=list)
     is_heartbeat: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a batch has come to."""
+
+    outcomes: list[ClaimOutcome]
+    """Of its claims, in their order."""
+    superseded: set[str]
+    """Tokens of claims that another process took over before the answer came: it is not stored, nor are its events."""
 
 
 class BatchWriter:
@@ -63,18 +81,20 @@ class BatchWriter:
         self._update_head = Statement(dialect, _update_head(), "seq", "hash", "of_tenant")
         self._heads = Lookup(dialect, _select_heads)
 
-    def write(self, batch: Batch, connection: sa.Connection) -> list[ClaimOutcome]:
-        """Write ``batch``; return the outcomes of its claims in their order."""
+    def write(self, batch: Batch, connection: sa.Connection) -> Written:
+        """Write ``batch``."""
         if batch.is_heartbeat:
             self._claims.beat(connection)
+        superseded = self._claims.lost(connection, batch.failed)
         self._claims.disown(connection, batch.disowned)
+        self._claims.release(connection, batch.overdue)
         outcomes = self._claims.claim(connection, batch.claims)
-        self._claims.answer(connection, batch.answers)
+        superseded |= self._claims.answer(connection, batch.answers)
         self._claims.release(connection, batch.released)
-        self._insert_event.run(connection, batch.events)
+        self._insert_event.run(connection, _told(batch, superseded) if superseded else batch.events)
         if batch.audit:
             self._chain(connection, batch.audit)
-        return outcomes
+        return Written(outcomes, superseded)
 
     def retire(self, connection: sa.Connection) -> None:
         """Say that this process runs no claimed call any more."""
@@ -107,6 +127,12 @@ class BatchWriter:
         return {tenant: (seq, bytes(digest)) for tenant, seq, digest in self._heads.rows(connection, tenants)}
 
 
+def _told(batch: Batch, superseded: set[str]) -> list[EventRow]:
+    """Return the events without those of superseded calls: whoever took a call over announces its own."""
+    dropped = {event[:2] for token in superseded for event in batch.events_of.get(token, ())}
+    return [event for event in batch.events if event[:2] not in dropped]
+
+
 def chained(previous: bytes, record: bytes) -> bytes:
     """Return the hash of an audit record: SHA-256 of the hash before it and its own bytes."""
     return hashlib.sha256(previous + record).digest()
@@ -118,10 +144,10 @@ def audit_row(entry: AuditEntry) -> AuditRow:
     return entry.tenant, time, storable(entry.actor), storable(entry.target), storable(entry.outcome), _canonical(entry)
 
 
-def event_row(event: OutboxEvent, due_at: int) -> EventRow:
-    """Return ``event`` as a row that is due now."""
+def event_row(event: OutboxEvent) -> EventRow:
+    """Return ``event`` as a row that is due at once."""
     key = None if event.key is None else storable(event.key)
-    return event.tenant, storable(event.id), key, _encode(event), "due", 0, due_at
+    return event.tenant, storable(event.id), key, _encode(event), "due", 0, AT_ONCE
 
 
 def storable(text: str) -> str:

@@ -17,6 +17,7 @@ PURGED_AT_ONCE = 500
 NOBODY = ""
 
 WON = ClaimOutcome(state="won")
+INHERITED = ClaimOutcome(state="won", is_second_run=True)
 IN_FLIGHT = ClaimOutcome(state="in_flight")
 MISMATCH = ClaimOutcome(state="mismatch")
 LOST = ClaimOutcome(state="lost")
@@ -59,22 +60,29 @@ class ClaimTable:
         is_running = row.status == RUNNING
         is_alive = is_running and self._is_alive(connection, row.owner, now)
         if row.expires_at <= now and not is_alive:
-            return self._take_over(connection, claim, row, now)
+            return self._take_over(connection, claim, row, now, WON)
         if bytes(row.fingerprint) != claim.fingerprint or row.target != claim.target:
             return MISMATCH
         if not is_running:
             return ClaimOutcome(state="replay", status=row.status, body=bytes(row.body or b""))
         if is_alive:
             return IN_FLIGHT
-        return self._take_over(connection, claim, row, now) if claim.reentrant else LOST
+        return self._take_over(connection, claim, row, now, INHERITED) if claim.reentrant else LOST
 
     def _is_alive(self, connection: sa.Connection, owner: str, now: int) -> bool:
         if owner == NOBODY:
             return False
-        statement = sa.select(owners.c.id).where(owners.c.id == owner, owners.c.alive_until > now)
+        statement = self._alive(now).where(owners.c.id == owner)
         return connection.execute(statement).first() is not None
 
-    def _take_over(self, connection: sa.Connection, claim: Claim, row: _Row, now: int) -> ClaimOutcome:
+    def _alive(self, now: int) -> sa.Select[str]:
+        """Return who lives: nobody says so for longer than a lease, unless the clock was set back since."""
+        latest = now + int(2 * self._lease_seconds * moments.MICROSECONDS)
+        return sa.select(owners.c.id).where(owners.c.alive_until > now, owners.c.alive_until <= latest)
+
+    def _take_over(
+        self, connection: sa.Connection, claim: Claim, row: _Row, now: int, won: ClaimOutcome
+    ) -> ClaimOutcome:
         """Put ``claim`` in the place of a row whose time or runner is gone, unless somebody else just did."""
         names = ("tenant", "key", "actor", "target", "fingerprint", "token", "owner", "expires_at", "status", "body")
         table = idempotency.c
@@ -83,16 +91,23 @@ class ClaimTable:
             .where(table.tenant == row.tenant, table.key == row.key, table.token == row.token)
             .values(dict(zip(names, self._row(claim, now), strict=True)))
         )
-        return WON if connection.execute(statement).rowcount else IN_FLIGHT
+        return won if connection.execute(statement).rowcount else IN_FLIGHT
 
-    def answer(self, connection: sa.Connection, completions: Sequence[Completion]) -> None:
-        """Store the answers of calls, for those whose claim still is theirs."""
-        rows = [
-            (completion.status, completion.body, claim.tenant, claim.key, claim.token)
-            for completion in completions
-            if (claim := completion.claim) is not None
-        ]
-        self._answer.run(connection, rows)
+    def answer(self, connection: sa.Connection, completions: Sequence[Completion]) -> set[str]:
+        """Store the answers of calls whose claim still is theirs; return the tokens of claims that others took over."""
+        answers = [(completion, claim) for completion in completions if (claim := completion.claim) is not None]
+        rows = [(answer.status, answer.body, claim.tenant, claim.key, claim.token) for answer, claim in answers]
+        if self._answer.run(connection, rows) == len(rows):
+            return set()
+        return self.lost(connection, [claim for _, claim in answers])
+
+    def lost(self, connection: sa.Connection, claims: Sequence[Claim]) -> set[str]:
+        """Return the tokens of those ``claims`` that others took over."""
+        if not claims:
+            return set()
+        stored = self._find.rows(connection, [(claim.tenant, claim.key) for claim in claims])
+        tokens = {(row.tenant, row.key): row.token for row in stored}
+        return {claim.token for claim in claims if tokens.get((claim.tenant, claim.key)) != claim.token}
 
     def release(self, connection: sa.Connection, claims: Sequence[Claim]) -> None:
         """Give claims back, as if they had never been made."""
@@ -116,7 +131,7 @@ class ClaimTable:
     def purge(self, connection: sa.Connection) -> None:
         """Remove a bounded number of rows whose window has passed, but none that is running."""
         now = moments.now()
-        alive = sa.select(owners.c.id).where(owners.c.alive_until > now)
+        alive = self._alive(now)
         table = idempotency.c
         old = (
             sa.select(table.tenant, table.key)
@@ -124,7 +139,7 @@ class ClaimTable:
             .limit(PURGED_AT_ONCE)
         )
         connection.execute(sa.delete(idempotency).where(sa.tuple_(table.tenant, table.key).in_(old)))
-        connection.execute(sa.delete(owners).where(owners.c.alive_until <= now))
+        connection.execute(sa.delete(owners).where(owners.c.id.not_in(alive)))
 
 
 _OWN = ("of_tenant", "of_key", "of_token")

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from erp.control_plane import moments
 from erp.control_plane.database import Database, Work
+from erp.control_plane.expected import expect
 from erp.control_plane.remembered import Remembered
 from erp.control_plane.revisions import Revisions, Topic, counted
 from erp.control_plane.tables import connections, domain_defaults, tenants
@@ -43,9 +44,25 @@ class StoredConnections:
     async def tenant_policy(self, tenant: str) -> Mapping[str, Any]:
         return await self._policies.get(tenant, lambda: self._database.run(partial(_read_policy, tenant)))
 
-    async def list(self, tenant: str, *, domain: str | None = None, provider: str | None = None) -> list[Connection]:
-        """Return the connections of ``tenant``, of one domain or provider when given, by name."""
-        statement = sa.select(connections).where(connections.c.tenant == tenant).order_by(*connections.primary_key)
+    async def list(
+        self,
+        tenant: str,
+        *,
+        domain: str | None = None,
+        provider: str | None = None,
+        after: tuple[str, str, str] | None = None,
+        limit: int | None = None,
+    ) -> list[Connection]:
+        """Return the connections of ``tenant``, of one domain or provider when given, by domain, provider and name.
+
+        With ``after`` (the same three) those that follow it, with ``limit`` no more than so many.
+        """
+        place = sa.tuple_(connections.c.domain, connections.c.provider, connections.c.name)
+        statement = (
+            sa.select(connections).where(connections.c.tenant == tenant).order_by(*connections.primary_key).limit(limit)
+        )
+        if after is not None:
+            statement = statement.where(place > sa.tuple_(*after))
         if domain is not None:
             statement = statement.where(connections.c.domain == domain)
         if provider is not None:
@@ -53,19 +70,27 @@ class StoredConnections:
         rows = await self._database.run(lambda connection: connection.execute(statement).mappings().all())
         return [_connection(row) for row in rows]
 
-    async def put(self, connection: Connection) -> Connection:
+    async def put(self, connection: Connection, *, revision: str | None = None) -> Connection:
         """Store a connection, new or changed, and return it with its new revision.
 
+        Args:
+            connection: what to store.
+            revision: the one it must have now; empty: it must not exist; None: any or none.
+
         Raises:
-            ProviderError: ``not_found`` when its tenant does not exist.
+            ProviderError: ``not_found`` when its tenant does not exist; ``conflict`` when the revision is another.
         """
         stored = msgspec.structs.replace(connection, revision=secrets.token_hex(8))
-        await self._change(partial(_write, stored))
+        await self._change(partial(_write, stored, revision))
         return stored
 
-    async def delete(self, tenant: str, domain: str, provider: str, name: str) -> bool:
-        """Remove a connection, and the tenant's default of the domain when this was it; False when there was none."""
-        return await self._change(partial(_delete, (tenant, domain, provider, name)))
+    async def delete(self, tenant: str, domain: str, provider: str, name: str, *, revision: str | None = None) -> bool:
+        """Remove a connection, and the tenant's default of the domain when this was it; False when there was none.
+
+        Raises:
+            ProviderError: ``conflict`` when a ``revision`` is given and the connection has another.
+        """
+        return await self._change(partial(_delete, (tenant, domain, provider, name), revision))
 
     async def set_domain_default(self, tenant: str, domain: str, provider: str, name: str) -> None:
         """Make a connection the one that calls to ``domain`` mean when they name none.
@@ -74,6 +99,10 @@ class StoredConnections:
             ProviderError: ``not_found`` when the tenant does not exist.
         """
         await self._change(partial(_write_default, (tenant, domain, provider, name)))
+
+    async def clear_domain_default(self, tenant: str, domain: str, provider: str, name: str) -> None:
+        """Leave ``domain`` without a default of the tenant's own when this connection (or route) is it."""
+        await self._change(partial(_clear_default, (tenant, domain, provider, name)))
 
     async def _change(self, work: Work[T]) -> T:
         result = await self._database.transact(counted(work, Topic.CONFIGURATION))
@@ -102,8 +131,10 @@ def _read_policy(tenant: str, connection: sa.Connection) -> Mapping[str, Any]:
     return {} if text is None else msgspec.json.decode(text, type=dict[str, Any])
 
 
-def _write(stored: Connection, connection: sa.Connection) -> None:
-    require(connection, stored.tenant)
+def _write(stored: Connection, wanted: str | None, connection: sa.Connection) -> None:
+    require(connection, stored.tenant, alone=True)
+    key = (stored.tenant, stored.domain, stored.provider, stored.name)
+    expect("connection", wanted, _revision(key, connection))
     now = moments.now()
     values = {
         "revision": stored.revision,
@@ -112,16 +143,24 @@ def _write(stored: Connection, connection: sa.Connection) -> None:
         "policy": _json(stored.policy),
         "updated_at": now,
     }
-    key = (stored.tenant, stored.domain, stored.provider, stored.name)
     if connection.execute(sa.update(connections).where(_is(key)).values(values)).rowcount == 0:
         names = dict(zip(("tenant", "domain", "provider", "name"), key, strict=True))
         connection.execute(sa.insert(connections).values({**names, **values, "created_at": now}))
 
 
-def _delete(key: _Key, connection: sa.Connection) -> bool:
+def _revision(key: _Key, connection: sa.Connection) -> str | None:
+    return connection.execute(sa.select(connections.c.revision).where(_is(key)).with_for_update()).scalar()
+
+
+def _clear_default(key: _Key, connection: sa.Connection) -> None:
     default = domain_defaults.c
     same = sa.tuple_(default.tenant, default.domain, default.provider, default.connection) == sa.tuple_(*key)
     connection.execute(sa.delete(domain_defaults).where(same))
+
+
+def _delete(key: _Key, wanted: str | None, connection: sa.Connection) -> bool:
+    expect("connection", wanted, _revision(key, connection))
+    _clear_default(key, connection)
     return connection.execute(sa.delete(connections).where(_is(key))).rowcount > 0
 
 

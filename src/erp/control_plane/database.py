@@ -23,6 +23,15 @@ READERS = 3
 BUSY_SECONDS = 5.0
 POOL_SIZE = 8
 _OURS = (IntegrityError, ProgrammingError, DataError)
+_SILENT = "The control plane's database does not answer."
+_REASONS = {
+    "SQLITE_FULL": "The disk of the control plane is full; nothing was stored.",
+    "SQLITE_BUSY": "Another process holds the control plane's database.",
+    "SQLITE_READONLY": "The control plane's database cannot be written.",
+    "SQLITE_CANTOPEN": "The control plane's database cannot be opened: its directory is missing or cannot be written.",
+    "SQLITE_IOERR": "The disk of the control plane cannot be used now.",
+}
+"""What SQLite's result codes (https://www.sqlite.org/rescode.html) mean for whoever has to act."""
 
 
 @contextlib.contextmanager
@@ -35,10 +44,15 @@ def _unavailable_if_it_fails() -> Iterator[None]:
     except (DBAPIError, PoolTimeoutError, OSError) as error:
         raise ProviderError(
             ErrorCode.UNAVAILABLE,
-            "The control plane's database does not answer.",
+            _reason(error),
             detail=f"{type(error).__name__}: {error}",
             retry_after_seconds=1.0,
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    name = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
+    return next((text for begins, text in _REASONS.items() if name.startswith(begins)), _SILENT)
 
 
 class _Engine(Protocol):

@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from erp.control_plane import moments
-from erp.control_plane.batch import storable
+from erp.control_plane.batch import AT_ONCE, storable
 from erp.control_plane.database import Database
 from erp.control_plane.revisions import Topic
 from erp.control_plane.tables import outbox, revisions
@@ -19,6 +19,8 @@ DUE, DELIVERED, DEAD = "due", "delivered", "dead"
 DEDUPE_SECONDS = 24 * 3600
 PURGED_AT_ONCE = 500
 MAX_FAILURE_LENGTH = 500
+LONGEST_WAIT_SECONDS = 600.0
+"""No lease and no pause between attempts is longer: what would wait longer was written before the clock was set back."""
 
 
 class DueEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +43,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 class DeadEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event that nobody tries to deliver any more."""
 
+    position: int
     event: OutboxEvent
     attempts: int
     reason: str | None
@@ -77,15 +80,32 @@ class Outbox:
         table = outbox.c
         statement = sa.select(sa.func.min(table.due_at)).where(table.state == DUE)
         moment = await self._database.run(lambda connection: connection.execute(statement).scalar())
-        return None if moment is None else (moment - moments.now()) / moments.MICROSECONDS
+        if moment is None:
+            return None
+        seconds = (moment - moments.now()) / moments.MICROSECONDS
+        return seconds if seconds <= LONGEST_WAIT_SECONDS else 0.0
 
-    async def dead(self, tenant: str, *, limit: int = 100) -> list[DeadEvent]:
-        """Return up to ``limit`` dead events of ``tenant``, oldest first."""
+    async def dead(self, tenant: str, *, after: int = 0, limit: int = 100) -> list[DeadEvent]:
+        """Return up to ``limit`` dead events of ``tenant`` behind a position, oldest first."""
         table = outbox.c
-        statement = sa.select(table.event, table.attempts, table.failure)
-        statement = statement.where(table.tenant == tenant, table.state == DEAD).order_by(table.position).limit(limit)
+        statement = sa.select(table.position, table.event, table.attempts, table.failure)
+        statement = statement.where(table.tenant == tenant, table.state == DEAD, table.position > after)
+        statement = statement.order_by(table.position).limit(limit)
         rows = await self._database.run(lambda connection: connection.execute(statement).all())
-        return [DeadEvent(event=_event(row[0]), attempts=row[1], reason=row[2]) for row in rows]
+        return [DeadEvent(position=row[0], event=_event(row[1]), attempts=row[2], reason=row[3]) for row in rows]
+
+    async def after(self, tenant: str, position: int, limit: int) -> list[tuple[int, OutboxEvent]]:
+        """Return events of ``tenant`` behind a position, whatever became of them, in order."""
+        table = outbox.c
+        statement = sa.select(table.position, table.event).where(table.position > position, table.tenant == tenant)
+        statement = statement.order_by(table.position).limit(limit)
+        rows = await self._database.run(lambda connection: connection.execute(statement).all())
+        return [(row[0], _event(row[1])) for row in rows]
+
+    async def end(self) -> int:
+        """Return the position of the latest event of all tenants; 0 when there is none."""
+        statement = sa.select(sa.func.coalesce(sa.func.max(outbox.c.position), 0))
+        return int(await self._database.run(lambda connection: connection.execute(statement).scalar_one()))
 
     async def requeue(self, tenant: str, id: str) -> bool:  # noqa: A002
         """Make a dead event due again with a fresh count of attempts; False when there is none."""
@@ -93,7 +113,7 @@ class Outbox:
         statement = (
             sa.update(outbox)
             .where(table.tenant == tenant, table.id == id, table.state == DEAD)
-            .values(state=DUE, attempts=0, due_at=moments.now(), settled_at=None, failure=None)
+            .values(state=DUE, attempts=0, due_at=AT_ONCE, settled_at=None, failure=None)
         )
         return await self._database.transact(lambda connection: connection.execute(statement).rowcount > 0)
 
@@ -143,7 +163,7 @@ def _tenants_in_turn(connection: sa.Connection, after: str) -> list[str]:
 
 
 def _due_events(connection: sa.Connection, tenant: str, limit: int) -> list[DueEvent]:
-    now = moments.now()
+    now, latest = moments.now(), moments.after(LONGEST_WAIT_SECONDS)
     table, earlier = outbox.c, outbox.alias("earlier")
     held_back = sa.exists().where(
         earlier.c.tenant == table.tenant,
@@ -151,10 +171,12 @@ def _due_events(connection: sa.Connection, tenant: str, limit: int) -> list[DueE
         earlier.c.state == DUE,
         earlier.c.position < table.position,
         earlier.c.due_at > now,
+        earlier.c.due_at <= latest,
     )
     statement = (
         sa.select(table.position, table.attempts, table.event)
-        .where(table.tenant == tenant, table.state == DUE, table.due_at <= now, ~held_back)
+        .where(table.tenant == tenant, table.state == DUE, ~held_back)
+        .where(sa.or_(table.due_at <= now, table.due_at > latest))
         .order_by(table.position)
         .limit(limit)
     )
@@ -167,7 +189,7 @@ def _settle(
 ) -> None:
     now = moments.now()
     _set(connection, delivered, {"state": DELIVERED, "settled_at": now, "failure": None})
-    _set(connection, untried, {"due_at": now})
+    _set(connection, untried, {"due_at": AT_ONCE})
     for failure in failed:
         is_dead = failure.retry_after_seconds is None
         values = {

@@ -12,10 +12,13 @@ from erp.control_plane.audit import AuditRecords
 from erp.control_plane.connections import StoredConnections
 from erp.control_plane.database import Database
 from erp.control_plane.journal import GroupCommitJournal
+from erp.control_plane.operations import StoredOperations
 from erp.control_plane.outbox import Outbox
 from erp.control_plane.quotas import LeasedQuotas
+from erp.control_plane.rates import SharedRates
 from erp.control_plane.reminders import StoredReminders
 from erp.control_plane.revisions import Revisions
+from erp.control_plane.routes import StoredRoutes
 from erp.control_plane.secrets import SecretRows
 from erp.control_plane.tenants import Tenants
 
@@ -32,11 +35,14 @@ class ControlPlane:
         self.connections = StoredConnections(database, self.revisions)
         self.api_keys = ApiKeys(database, self.revisions, pepper=pepper)
         self.quotas = LeasedQuotas(database, self.revisions)
+        self.rates = SharedRates(database)
         self.journal = GroupCommitJournal(database)
         self.outbox = Outbox(database)
         self.audit = AuditRecords(database)
         self.secrets = SecretRows(database)
         self.reminders = StoredReminders(database)
+        self.routes = StoredRoutes(database, self.revisions)
+        self.operations = StoredOperations(database)
 
     @classmethod
     async def open(cls, data_dir: Path, database_url: str | None = None, *, pepper: bytes) -> ControlPlane:

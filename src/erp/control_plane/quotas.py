@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import moments
 from erp.control_plane.database import Database
+from erp.control_plane.expected import expect
 from erp.control_plane.revisions import Revisions, Topic, counted
 from erp.control_plane.statements import insert_new
 from erp.control_plane.tables import quota_usage, quotas
@@ -42,6 +43,8 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
 
     tenant: str
     period: Period
+    revision: str
+    """Changes with every change of the limit."""
     limit: int
     used: int
     resets_at: str
@@ -95,7 +98,7 @@ class LeasedQuotas:
     def _take(self, account: _Account, units: int) -> bool:
         """Hand out ``units`` of every lease, or of none."""
         now = self._clock()
-        if any(lease.left < units or now >= lease.ends_at for lease in account.leases):
+        if any(lease.left < units or not lease.starts_at <= now < lease.ends_at for lease in account.leases):
             return False
         for lease in account.leases:
             lease.left -= units
@@ -110,10 +113,11 @@ class LeasedQuotas:
                         await self._extend(tenant, lease, units)
 
     def _renew(self, account: _Account) -> None:
-        """Put the present period in the place of one that has ended."""
+        """Put the present period in the place of one that has ended, or not begun: the clock was set back."""
         now = self._clock()
         account.leases = [
-            lease if now < lease.ends_at else _lease(lease.period, lease.limit, now) for lease in account.leases
+            lease if lease.starts_at <= now < lease.ends_at else _lease(lease.period, lease.limit, now)
+            for lease in account.leases
         ]
 
     async def _extend(self, tenant: str, lease: _Lease, units: int) -> None:
@@ -153,25 +157,33 @@ class LeasedQuotas:
                 account.leases = [_lease(period, limit, now) for period, limit in limits]
                 account.generation = generation
 
-    async def set(self, tenant: str, period: str, limit: int) -> Quota:
+    async def set(self, tenant: str, period: str, limit: int, *, revision: str | None = None) -> Quota:
         """Set how many units ``tenant`` may use in a ``period``.
 
+        Args:
+            tenant: whose quota it is.
+            period: one of ``PERIODS``.
+            limit: units in each period.
+            revision: the one the quota must have now; empty: it must not exist; None: any or none.
+
         Raises:
-            ProviderError: ``invalid_argument``, or ``not_found`` when the tenant does not exist.
+            ProviderError: ``invalid_argument``, ``not_found`` when the tenant does not exist, ``conflict``.
         """
         found = _period(period)
         if not 0 <= limit <= MAX_UNITS:
             problem = FieldError("/limit", f"Use a number from 0 to {MAX_UNITS}.")
             raise ProviderError(ErrorCode.INVALID_ARGUMENT, "The limit is not valid.", errors=[problem])
-        await self._database.transact(counted(partial(_set, tenant, found, limit), Topic.QUOTAS))
+        await self._database.transact(counted(partial(_set, tenant, found, limit, revision), Topic.QUOTAS))
         self._revisions.announce(Topic.QUOTAS)
         return next(quota for quota in await self.list(tenant) if quota.period == period)
 
-    async def delete(self, tenant: str, period: str) -> bool:
-        """Remove a limit; False when there was none."""
-        table = quotas.c
-        statement = sa.delete(quotas).where(table.tenant == tenant, table.period == _period(period))
-        remove = counted(lambda connection: connection.execute(statement).rowcount > 0, Topic.QUOTAS)
+    async def delete(self, tenant: str, period: str, *, revision: str | None = None) -> bool:
+        """Remove a limit; False when there was none.
+
+        Raises:
+            ProviderError: ``conflict`` when a ``revision`` is given and the quota has another.
+        """
+        remove = counted(partial(_delete, tenant, _period(period), revision), Topic.QUOTAS)
         is_removed = await self._database.transact(remove)
         self._revisions.announce(Topic.QUOTAS)
         return is_removed
@@ -188,7 +200,16 @@ class LeasedQuotas:
             starts_at, ends_at = bounds(period, now)
             used = usage.get((period, starts_at), 0) - unused.get((period, starts_at), 0)
             resets_at = moments.text(ends_at)
-            found.append(Quota(tenant=tenant, period=period, limit=limit, used=used, resets_at=resets_at))
+            found.append(
+                Quota(
+                    tenant=tenant,
+                    period=period,
+                    revision=str(limit),
+                    limit=limit,
+                    used=used,
+                    resets_at=resets_at,
+                )
+            )
         return found
 
     async def close(self) -> None:
@@ -238,8 +259,23 @@ def _usage(tenant: str, connection: sa.Connection) -> dict[tuple[str, int], int]
     return {(period, starts_at): used for period, starts_at, used in rows}
 
 
-def _set(tenant: str, period: Period, limit: int, connection: sa.Connection) -> None:
-    require(connection, tenant)
+def _expect(tenant: str, period: Period, wanted: str | None, connection: sa.Connection) -> None:
+    table = quotas.c
+    statement = sa.select(table.units).where(table.tenant == tenant, table.period == period).with_for_update()
+    units = connection.execute(statement).scalar()
+    expect("quota", wanted, None if units is None else str(units))
+
+
+def _delete(tenant: str, period: Period, wanted: str | None, connection: sa.Connection) -> bool:
+    _expect(tenant, period, wanted, connection)
+    table = quotas.c
+    statement = sa.delete(quotas).where(table.tenant == tenant, table.period == period)
+    return connection.execute(statement).rowcount > 0
+
+
+def _set(tenant: str, period: Period, limit: int, wanted: str | None, connection: sa.Connection) -> None:
+    require(connection, tenant, alone=True)
+    _expect(tenant, period, wanted, connection)
     table = quotas.c
     mine = sa.update(quotas).where(table.tenant == tenant, table.period == period).values(units=limit)
     if not connection.execute(mine).rowcount:

@@ -34,7 +34,8 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True):
     lease_seconds: float = 60.0
     first_backoff_seconds: float = 0.5
     longest_backoff_seconds: float = 300.0
-    max_attempts: int = 12
+    max_attempts: int = 300
+    """About half a day: a bus may be away that long."""
     purge_seconds: float = 60.0
 
 

@@ -25,6 +25,8 @@ class Topic(StrEnum):
     """Tenants, connections and defaults."""
     API_KEYS = "api_keys"
     QUOTAS = "quotas"
+    CATALOG = "catalog"
+    """Providers, which every process reads for itself."""
     OUTBOX = "outbox"
     """Never counted: its row is the lock under which due events are claimed."""
 
@@ -73,6 +75,15 @@ class Revisions:
         for topic in topics:
             for forget in self._forgetters[topic]:
                 forget()
+
+    async def count(self, topic: Topic) -> None:
+        """Tell other processes that ``topic`` has changed; this one knows already."""
+        await self._database.transact(lambda connection: bump(connection, topic))
+        await self._ask_again(topic)
+
+    async def _ask_again(self, topic: Topic) -> None:
+        found = await self._database.run(_read)
+        self._seen[topic] = found.get(topic, 0)
 
     async def refresh(self) -> None:
         """Ask which topics other processes have changed; many callers share one question.

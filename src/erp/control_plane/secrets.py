@@ -78,13 +78,12 @@ class SecretRows:
         """Replace up to ``limit`` envelopes that another key wraps, all or none; return how many."""
         return await self._database.transact(partial(_rewrap, key_id, rewrap, limit))
 
-    async def destroy(self, tenant: str, path: str) -> bool:
-        """Destroy all versions, beyond repair; their numbers are never used again. False when there was nothing."""
-        statement = (
-            sa.update(secrets)
-            .where(secrets.c.tenant == tenant, secrets.c.path == path, secrets.c.envelope.is_not(None))
-            .values(envelope=None, key_id=None)
-        )
+    async def destroy(self, tenant: str, path: str, version: int | None = None) -> bool:
+        """Destroy one version or all, beyond repair; their numbers are never used again. False: there was nothing."""
+        these = [secrets.c.tenant == tenant, secrets.c.path == path, secrets.c.envelope.is_not(None)]
+        if version is not None:
+            these.append(secrets.c.version == version)
+        statement = sa.update(secrets).where(*these).values(envelope=None, key_id=None)
         return await self._database.transact(lambda connection: connection.execute(statement).rowcount > 0)
 
 

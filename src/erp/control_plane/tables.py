@@ -65,6 +65,18 @@ domain_defaults = sa.Table(
     "domain_defaults", metadata, _owner(), _text("domain", key=True), _text("provider"), _text("connection")
 )
 
+routes = sa.Table(
+    "routes",
+    metadata,
+    _owner(),
+    _text("domain", key=True),
+    _text("name", key=True),
+    _text("revision"),
+    _text("route"),
+    _number("created_at"),
+    _number("updated_at"),
+)
+
 api_keys = sa.Table(
     "api_keys",
     metadata,
@@ -84,6 +96,15 @@ quotas = sa.Table("quotas", metadata, _owner(), _text("period", key=True), _numb
 
 quota_usage = sa.Table(
     "quota_usage", metadata, _owner(), _text("period", key=True), _number("period_start", key=True), _number("used")
+)
+
+rates = sa.Table(
+    "rates",
+    metadata,
+    _owner(),
+    _number("tokens"),
+    _number("stamp"),
+    comment="token buckets; tokens in millionths",
 )
 
 idempotency = sa.Table(
@@ -118,6 +139,39 @@ def _index_of(state: str, name: str, *columns: str) -> sa.Index:
     condition = sa.text(f"state = '{state}'")
     return sa.Index(name, *columns, sqlite_where=condition, postgresql_where=condition)
 
+
+operations = sa.Table(
+    "operations",
+    metadata,
+    _text("id", key=True),
+    sa.Column("tenant", sa.Text, sa.ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False),
+    _text("actor"),
+    _text("key", optional=True),
+    _text("subject", optional=True),
+    _bytes("fingerprint"),
+    _text("state"),
+    _bytes("request"),
+    _number("cancel_wanted"),
+    _text("owner"),
+    _number("due_at"),
+    _number("attempts"),
+    _text("progress", optional=True),
+    _bytes("outcome", optional=True),
+    _number("created_at"),
+    _number("started_at", optional=True),
+    _number("ended_at", optional=True),
+    sa.UniqueConstraint("tenant", "actor", "key"),
+    sa.Index(None, "tenant", "created_at", "id"),
+    sa.Index(None, "subject", "created_at"),
+    sa.Index(
+        "ix_operations_due",
+        "due_at",
+        sqlite_where=sa.text("ended_at IS NULL"),
+        postgresql_where=sa.text("ended_at IS NULL"),
+    ),
+    sa.Index("ix_operations_ended_at", "ended_at"),
+    comment="due_at: when it may be taken on, which a lease moves to its end",
+)
 
 outbox = sa.Table(
     "outbox",

@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import cursors, moments
 from erp.control_plane.database import Database, Work
+from erp.control_plane.expected import expect
 from erp.control_plane.revisions import Revisions, Topic, counted
 from erp.control_plane.tables import idempotency, outbox, tenants
 from erp.errors import FieldError, ProviderError
@@ -29,6 +30,8 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An organisation whose data is kept apart from everybody else's."""
 
     id: str
+    revision: str
+    """Changes with every change of the tenant's own facts."""
     name: str | None = None
     region: str | None = None
     """Where its data has to stay."""
@@ -99,31 +102,40 @@ class Tenants:
         items = [_tenant(row) for row in rows[:limit]]
         return items, cursors.written(items[-1].id) if len(rows) > limit else None
 
-    async def update(self, id: str, **changes: Unpack[TenantChanges]) -> Tenant:  # noqa: A002
+    async def update(
+        self,
+        id: str,  # noqa: A002
+        *,
+        revision: str | None = None,
+        **changes: Unpack[TenantChanges],
+    ) -> Tenant:
         """Change what is given and nothing else; return the tenant as it is then.
 
         Raises:
-            ProviderError: ``not_found``.
+            ProviderError: ``not_found``; ``conflict`` when a ``revision`` is given and the tenant has another.
         """
-        values: dict[str, Any] = {**changes, "updated_at": moments.now()}
+        values: dict[str, Any] = dict(changes)
         if "policy" in changes:
             values["policy"] = _json(changes["policy"])
 
         def change(connection: sa.Connection) -> Tenant:
+            last = _updated_at(id, connection)
+            expect("tenant", revision, _revision(last))
+            values["updated_at"] = max(moments.now(), last + 1)  # the clock may have been set back
             connection.execute(sa.update(tenants).where(tenants.c.id == id).values(values))
             return _found(id, connection)
 
         return await self._change(change)
 
-    async def delete(self, id: str) -> None:  # noqa: A002
+    async def delete(self, id: str, *, revision: str | None = None) -> None:  # noqa: A002
         """Remove a tenant with everything but its audit records, which stay.
 
         Raises:
-            ProviderError: ``not_found``.
+            ProviderError: ``not_found``; ``conflict`` when a ``revision`` is given and the tenant has another.
         """
 
         def remove(connection: sa.Connection) -> None:
-            _found(id, connection)
+            expect("tenant", revision, _revision(_updated_at(id, connection)))
             for table in (idempotency, outbox):
                 connection.execute(sa.delete(table).where(table.c.tenant == id))
             connection.execute(sa.delete(tenants).where(tenants.c.id == id))
@@ -136,13 +148,16 @@ class Tenants:
         return result
 
 
-def require(connection: sa.Connection, tenant: str) -> None:
-    """Pass when ``tenant`` exists.
+def require(connection: sa.Connection, tenant: str, *, alone: bool = False) -> None:
+    """Pass when ``tenant`` exists; with ``alone`` nobody else passes like this before the transaction ends.
 
     Raises:
         ProviderError: ``not_found``.
     """
-    if connection.execute(sa.select(tenants.c.id).where(tenants.c.id == tenant)).first() is None:
+    statement = sa.select(tenants.c.id).where(tenants.c.id == tenant)
+    # The weaker of the two locks for changes: rows that refer to the tenant can be written meanwhile.
+    locking = statement.with_for_update(key_share=True) if alone else statement
+    if connection.execute(locking).first() is None:
         raise ProviderError(ErrorCode.NOT_FOUND, f"There is no tenant {tenant[:63]!r}.")
 
 
@@ -151,9 +166,21 @@ def _found(tenant: str, connection: sa.Connection) -> Tenant:
     return _tenant(connection.execute(sa.select(tenants).where(tenants.c.id == tenant)).mappings().one())
 
 
+def _updated_at(tenant: str, connection: sa.Connection) -> int:
+    require(connection, tenant)
+    statement = sa.select(tenants.c.updated_at).where(tenants.c.id == tenant).with_for_update()
+    found: int = connection.execute(statement).scalar_one()
+    return found
+
+
+def _revision(updated_at: int) -> str:
+    return f"{updated_at:x}"
+
+
 def _tenant(row: Mapping[Any, Any]) -> Tenant:
     return Tenant(
         id=row["id"],
+        revision=_revision(row["updated_at"]),
         name=row["name"],
         region=row["region"],
         policy=msgspec.json.decode(row["policy"]),
