@@ -13,7 +13,8 @@ from tests.runtime.toys import DOMAINS, SERVICES, KeyRequest, PutRequest, Script
 
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
-from erp.runtime.calls import Answer, Call, Calls
+from erp.runtime.call import Answer, Call
+from erp.runtime.calls import Calls
 from erp.runtime.catalog import ProviderCatalog
 from erp.runtime.context import Actor, CallContext
 from erp.runtime.observation import Observer
@@ -29,11 +30,25 @@ from erp.runtime.ports import (
     Identity,
     LinkMaker,
     Reminders,
+    Route,
+    RouteKind,
+    RouteTarget,
     SecretVault,
 )
+from erp.runtime.routes import RouteBook
 from erp.telemetry.call_log import CallLog
 from erp.telemetry.call_metrics import CallMetrics
 from erp.telemetry.trace import Spans, continued
+
+
+@dataclass
+class MemoryRoutes:
+    """Routes in a dictionary."""
+
+    stored: dict[tuple[str, str, str], Route] = field(default_factory=dict)
+
+    async def find(self, tenant: str, domain: str, name: str) -> Route | None:
+        return self.stored.get((tenant, domain, name))
 
 
 @dataclass
@@ -149,6 +164,7 @@ class ToyLayer:
     steps: list[str]
     catalog: ProviderCatalog
     connections: MemoryConnections
+    routes: MemoryRoutes
     pool: ProviderPool
     plans: PlanBook
     policy: ListedPolicy
@@ -175,6 +191,21 @@ class ToyLayer:
             tenant=tenant, domain="toy", provider=provider, name=name, revision=revision, config=config, **facts
         )
         self.connections.stored[tenant, "toy", provider, name] = made
+        return made
+
+    def lead(self, name: str, kind: RouteKind, *targets: str, **more: Any) -> Route:
+        """Store a route to connections of ``toy/box`` (or ``provider#connection``)."""
+        split = [target.rpartition("#") for target in targets]
+        made = Route(
+            tenant="acme",
+            domain="toy",
+            name=name,
+            kind=kind,
+            revision=f"r{len(self.routes.stored)}",
+            targets=[RouteTarget(provider=provider or "box", connection=each) for provider, _, each in split],
+            **more,
+        )
+        self.routes.stored["acme", "toy", name] = made
         return made
 
     def protect(self, **policy: Any) -> None:
@@ -214,6 +245,7 @@ def assembled(script: Script, catalog: ProviderCatalog, pool: ProviderPool) -> T
     """Put the pipeline together over ports in memory."""
     connections = MemoryConnections()
     plans = PlanBook(catalog, pool, connections)
+    routes = MemoryRoutes()
     policy, quotas = ListedPolicy(script.steps), CountedQuotas(script.steps)
     journal, observer = RecordingJournal(script.steps), RecordingObserver(script.steps)
     calls = Calls(
@@ -222,13 +254,14 @@ def assembled(script: Script, catalog: ProviderCatalog, pool: ProviderPool) -> T
         quotas=quotas,
         journal=journal,
         connections=connections,
+        routes=RouteBook(routes),
         observer=observer,
         max_in_flight=20,
     )
     shop = Shop()
     plans.add_service("shop", shop)
     return ToyLayer(
-        script, script.steps, catalog, connections, pool, plans, policy, quotas, journal, observer, calls, shop
+        script, script.steps, catalog, connections, routes, pool, plans, policy, quotas, journal, observer, calls, shop
     )
 
 

@@ -9,7 +9,7 @@ from tests.runtime.toys import ToyResult, hang
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import FieldError
 from erp.runtime import calls as pipeline
-from erp.runtime.calls import Answer
+from erp.runtime.call import Answer
 from erp.runtime.context import Actor
 from erp.runtime.service_calls import service_actor
 

@@ -10,7 +10,7 @@ from tests.runtime.toys import ToyProvider, ToyResult, hang
 
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import FieldError, ProviderError
-from erp.runtime.calls import Call
+from erp.runtime.call import Call
 from erp.runtime.context import CallContext
 from erp.runtime.ports import ClaimOutcome
 from erp.runtime.service_calls import service_actor
@@ -179,12 +179,49 @@ async def test_a_write_that_may_have_happened_keeps_its_key_and_says_so_again(to
     assert (again.code, again.message) == (ErrorCode.OUTCOME_UNKNOWN, error.message)
 
 
-async def test_a_write_that_can_be_repeated_gives_its_key_back_whatever_happened(toy: ToyLayer) -> None:
+async def test_a_write_without_key_that_may_have_happened_is_recorded_as_such(toy: ToyLayer) -> None:
+    """A journal that cannot store it must not call it a call that changed nothing."""
+    toy.script.method = hang
+    error = await toy.refused("append", timeout_seconds=0.02)
+
+    [completion] = toy.journal.completions
+    assert error.code is ErrorCode.OUTCOME_UNKNOWN
+    assert (completion.claim, completion.release, completion.audit.outcome) == (None, False, "outcome_unknown")
+
+
+async def test_a_write_that_can_be_repeated_leaves_its_key_to_a_second_run(toy: ToyLayer) -> None:
     toy.script.method = hang
     error = await toy.refused("put", idempotency_key="k1", timeout_seconds=0.02)
 
     assert error.code is ErrorCode.TIMEOUT
-    assert toy.journal.completions[0].release
+    [completion] = toy.journal.completions
+    assert (completion.is_open, completion.release, completion.status) == (True, False, 0)
+
+
+@pytest.mark.parametrize("code", ["already_exists", "conflict", "failed_precondition", "not_found"])
+async def test_a_second_run_does_not_take_what_the_first_has_done_for_the_work_of_others(
+    toy: ToyLayer, code: str
+) -> None:
+    toy.journal.outcome = ClaimOutcome(state="won", is_second_run=True)
+    toy.script.fails(ProviderError(code, "It is there."))
+
+    error = await toy.refused("put", idempotency_key="k1")
+
+    assert (error.code, error.retryable) == (ErrorCode.OUTCOME_UNKNOWN, False)
+    assert error.message.endswith("the second one failed: It is there.")
+    [completion] = toy.journal.completions
+    assert (completion.status, completion.release, completion.is_open) == (502, False, False)
+    toy.journal.outcome = ClaimOutcome(state="replay", status=completion.status, body=completion.body)
+    assert (await toy.refused("put", idempotency_key="k1")).message == error.message
+
+
+async def test_a_second_run_that_failed_for_another_reason_is_followed_by_one_more(toy: ToyLayer) -> None:
+    toy.journal.outcome = ClaimOutcome(state="won", is_second_run=True)
+    toy.script.fails(*[ProviderError("unavailable", "Down.")] * 3)
+
+    assert (await toy.refused("put", idempotency_key="k1")).code is ErrorCode.UNAVAILABLE
+    assert [(found.is_open, found.release) for found in toy.journal.completions] == [(True, False)]
+    assert (await toy.invoke("put", idempotency_key="k1")).result == ToyResult(value="recovered")
 
 
 async def test_a_partial_failure_is_replayed_with_its_errors(toy: ToyLayer) -> None:

@@ -132,13 +132,28 @@ async def test_what_was_announced_before_work_failed_is_published(layer: Layer, 
 
 async def test_the_work_of_a_connection_that_is_gone_is_forgotten(layer: Layer, chores: Chores) -> None:
     await layer.control.reminders.set("acme", "storage", "filesystem", "no-such-connection", now())
-    await layer.control.reminders.set("acme", "storage", "no_such_provider", "default", now())
     await settled(layer)
     ends = time.monotonic() + 5
     while await layer.control.reminders.next_due_seconds() is not None:
         assert time.monotonic() < ends
         await asyncio.sleep(0.01)
     assert chores.visits == []
+
+
+async def test_the_work_of_a_provider_that_was_removed_waits_for_its_return(layer: Layer, chores: Chores) -> None:
+    known = dict(layer.catalog.providers)
+    layer.catalog.replace(manifest for ref, manifest in known.items() if ref != "storage/filesystem")
+    await layer.control.reminders.set(*PLACE, now())
+    ends = time.monotonic() + 5
+    while (due := await layer.control.reminders.next_due_seconds()) is not None and due < 200:
+        assert time.monotonic() < ends
+        await asyncio.sleep(0.01)
+    assert due is not None
+    assert chores.visits == []
+
+    layer.catalog.replace(known.values())
+    await layer.control.reminders.set(*PLACE, now())
+    await until(lambda: len(chores.visits) == 1)
 
 
 async def test_a_provider_without_work_is_not_reminded_again(layer: Layer) -> None:
@@ -162,7 +177,7 @@ async def test_work_asked_for_before_a_restart_is_done_after_it(tmp_path: Path, 
 async def published(layer: Layer, topic: str) -> list[dict[str, Any]]:
     """Read a topic of acme's bus; wait until something is there."""
     from erp.contracts.models.bus import PullRequest
-    from erp.runtime.calls import Call
+    from erp.runtime.call import Call
     from erp.runtime.service_calls import service_actor
 
     answer = await layer.calls.invoke(

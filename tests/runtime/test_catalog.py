@@ -172,8 +172,8 @@ def test_known_refs_and_unknown_domains_are_ignored_with_a_warning(
     assert list(catalog.providers) == ["toy/zinc"]
     assert catalog.provider("toy", "zinc").title == "Zinc"
     assert [record.getMessage() for record in caplog.records] == [
-        "provider nowhere/box names an unknown domain and is ignored",
-        "provider toy/zinc is already known; the second one is ignored",
+        "provider nowhere/box is ignored: it names an unknown domain, nowhere",
+        "provider toy/zinc is ignored: a provider of this name is already known",
     ]
 
 
@@ -197,8 +197,8 @@ def test_entry_points_add_providers_and_broken_ones_are_ignored(
 
     assert catalog.provider("toy", "good").package == "erp_test_good"
     assert [record.getMessage() for record in caplog.records] == [
-        "entry point erp_test_missing of group erp.providers is ignored: No module named 'erp_test_missing'",
-        "entry point erp_test_raises of group erp.providers is ignored: boom",
+        "provider erp_test_missing is ignored: ModuleNotFoundError: No module named 'erp_test_missing'",
+        "provider erp_test_raises is ignored: LookupError: boom",
     ]
 
 

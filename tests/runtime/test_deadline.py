@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from erp.runtime import deadline
 from erp.runtime.deadline import TimeLimit
 
 pytestmark = pytest.mark.anyio
@@ -91,3 +92,60 @@ async def test_limits_inside_the_work_keep_working() -> None:
         return "none"
 
     assert await TimeLimit(5).keep(work()) == "inner"
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits are far off beyond 10 ms."""
+    monkeypatch.setattr(deadline, "NEAR_SECONDS", 0.01)
+    monkeypatch.setattr(deadline, "LOOK_SECONDS", 0.005)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_limits_that_were_far_off_strike_in_time_and_in_order() -> None:
+    struck = []
+
+    async def one(seconds: float) -> None:
+        limit = TimeLimit(seconds)
+        started = time.monotonic()
+        with pytest.raises(TimeoutError):
+            await limit.keep(asyncio.sleep(30))
+        assert limit.is_expired
+        assert time.monotonic() - started >= seconds - 0.001
+        struck.append(seconds)
+
+    await asyncio.gather(*(one(seconds) for seconds in (0.12, 0.04, 0.005, 0.08)))
+    assert struck == [0.005, 0.04, 0.08, 0.12]
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_limit_that_was_far_off_leaves_nothing_behind() -> None:
+    far_off = deadline._far_off()
+    assert await TimeLimit(60).keep(asyncio.sleep(0, "done")) == "done"
+    with pytest.raises(LookupError):
+        await TimeLimit(60).keep(_failing())
+    task = asyncio.create_task(TimeLimit(60).keep(asyncio.sleep(30)))
+    await asyncio.sleep(0)
+    assert len(far_off._ends) == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert far_off._ends == {}
+    await asyncio.sleep(0.02)
+    assert far_off._timer is None
+
+
+@pytest.mark.usefixtures("hasty")
+def test_each_event_loop_looks_after_its_own_limits() -> None:
+    async def struck() -> bool:
+        limit = TimeLimit(0.03)
+        with pytest.raises(TimeoutError):
+            await limit.keep(asyncio.sleep(30))
+        return limit.is_expired
+
+    assert [asyncio.run(struck()) for _ in range(3)] == [True, True, True]
+
+
+async def _failing() -> None:
+    await asyncio.sleep(0)
+    raise LookupError

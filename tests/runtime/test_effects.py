@@ -11,8 +11,8 @@ from tests.runtime.conftest import ToyLayer
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import FieldError, ProviderError
 from erp.runtime import effects
+from erp.runtime.call import Call
 from erp.runtime.call_policy import Rate
-from erp.runtime.calls import Call
 from erp.runtime.context import CallContext, EmittedEvent
 from erp.runtime.ports import ClaimOutcome
 
@@ -77,8 +77,8 @@ async def test_success_carries_answer_events_and_audit(call: Call, context: Call
 
 async def test_a_failure_gives_the_claim_back_or_keeps_it(call: Call) -> None:
     failure = ProviderError("internal", "Broken.", detail="hunter2")
-    given_back = effects.failed(call, None, failure, keep=False)
-    kept = effects.failed(call, None, failure, keep=True)
+    given_back = effects.failed(call, None, ProviderError("unavailable", "Broken.", detail="hunter2"), may_repeat=True)
+    kept = effects.failed(call, None, failure, may_repeat=False)
 
     assert (given_back.release, given_back.status, given_back.body) == (True, 0, b"")
     assert (kept.release, kept.status) == (False, 502)
@@ -99,7 +99,7 @@ async def test_a_failure_stored_without_errors_can_still_be_replayed(call: Call)
 async def test_a_failure_keeps_its_errors(call: Call) -> None:
     failure = ProviderError("partial", "Half.", errors=[FieldError("/a", "b")])
 
-    assert msgspec.json.decode(effects.failed(call, None, failure, keep=True).body) == {
+    assert msgspec.json.decode(effects.failed(call, None, failure, may_repeat=False).body) == {
         "code": "partial",
         "message": "Half.",
         "errors": [{"pointer": "/a", "message": "b"}],

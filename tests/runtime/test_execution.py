@@ -39,6 +39,25 @@ async def test_a_repeatable_call_is_tried_again(toy: ToyLayer, call_context: Mak
     assert toy.script.attempts == 3
 
 
+@pytest.mark.parametrize(
+    ("action", "first", "code"),
+    [
+        ("put", "timeout", "outcome_unknown"),
+        ("put", "unavailable", "failed_precondition"),
+        ("get", "timeout", "failed_precondition"),
+    ],
+)
+async def test_what_an_attempt_that_was_cut_off_may_have_done_is_not_held_against_the_next(
+    toy: ToyLayer, call_context: MakeCallContext, action: str, first: str, code: str
+) -> None:
+    plan = await toy.planned(action)
+    toy.script.fails(ProviderError(first, "1"), ProviderError("failed_precondition", "It is there."))
+
+    assert (await failure(plan, call_context())).code == code
+    assert toy.script.attempts == 2
+    assert await execution.run(plan, REQUEST, call_context()) == ToyResult(value="recovered")
+
+
 async def test_after_its_last_attempt_a_call_fails_with_the_last_error(
     toy: ToyLayer, call_context: MakeCallContext
 ) -> None:

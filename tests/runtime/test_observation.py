@@ -12,7 +12,7 @@ from tests.conftest import MakeCallContext
 from tests.runtime.conftest import ToyLayer
 
 from erp.errors import ProviderError
-from erp.runtime.calls import Answer
+from erp.runtime.call import Answer
 from erp.runtime.observation import Observer
 from erp.telemetry.call_log import CallLog
 from erp.telemetry.call_metrics import CallMetrics

@@ -15,7 +15,6 @@ import math
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,14 +22,17 @@ import msgspec
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import FieldError, ProviderError
 from erp.runtime import effects, execution
-from erp.runtime.context import Actor, CallContext
+from erp.runtime.call import Answer, Call
+from erp.runtime.context import CallContext
+from erp.runtime.handles import marked
 from erp.runtime.resilience import TokenBucket
+from erp.runtime.routed import Attempt, RoutedCalls, is_repeatable
 
 if TYPE_CHECKING:
-    from erp.runtime.action import Action
     from erp.runtime.observation import Observer
     from erp.runtime.plan import Plan, PlanBook
-    from erp.runtime.ports import Claim, Connections, Journal, Policy, Quotas
+    from erp.runtime.ports import Claim, Connections, Journal, Policy, Quotas, Rates
+    from erp.runtime.routes import LiveRoute, RouteBook
 
 DEFAULT_WINDOW_SECONDS = 24 * 3600
 MAX_KEY_LENGTH = 255
@@ -38,48 +40,6 @@ TENANT_FRESH_SECONDS = 2.0
 MAX_TENANT_BUCKETS = 100_000
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
-
-
-@dataclass(slots=True, kw_only=True)
-class Call:
-    """What an entry point knows about a call before anything was checked."""
-
-    action: Action
-    actor: Actor
-    provider: str
-    connection: str = "default"
-    body: bytes = b""
-    request: Any = None
-    """Typed parameters when the caller is a service; then ``body`` is not read."""
-    metadata: dict[str, Any] | None = None
-    request_id: str = ""
-    traceparent: str = ""
-    parent: str | None = None
-    idempotency_key: str | None = None
-    timeout_seconds: float | None = None
-    user: str | None = None
-    """The person on whose behalf the actor says it calls (``X-User-Id``); recorded, never trusted."""
-    deadline: float = math.inf
-    """When the caller's patience ends (monotonic clock); set on entry from ``timeout_seconds``."""
-    context: CallContext | None = None
-    """What the method was given; None until the call had a plan."""
-
-    @property
-    def tenant(self) -> str:
-        """Whose call it is: always the tenant of the credential."""
-        return self.actor.tenant
-
-
-@dataclass(slots=True)
-class Answer:
-    """The result of a call: encoded for the wire and, when it ran here, typed."""
-
-    data: bytes
-    provider: str
-    connection: str
-    provider_seconds: float = 0.0
-    result: Any = None
-    replayed: bool = False
 
 
 class Calls:
@@ -93,12 +53,17 @@ class Calls:
         quotas: Quotas,
         journal: Journal,
         connections: Connections,
+        routes: RouteBook,
         observer: Observer,
         max_in_flight: int = 2000,
         window_seconds: int = DEFAULT_WINDOW_SECONDS,
     ) -> None:
         self.plans = plans
+        self.routes = routes
         self.observer = observer
+        self._routed = RoutedCalls(self, journal)
+        self.rates: Rates | None = None
+        """What this process shares its rate limits with others through; None: it is alone."""
         self._policy = policy
         self._quotas = quotas
         self._journal = journal
@@ -151,15 +116,15 @@ class Calls:
         failure: ProviderError | None = None
         try:
             request = await self._admit(call)
-            plan = await self._plan(call)
-            context = self._context(call, plan, streaming=True)
+            plan, request, mark = await self._streamed(call, request)
+            context = self.context(call, plan, streaming=True)
             async with execution.entered(plan, context):
                 if call.action.is_effectful:
                     await self._journal.complete(effects.completion(call, context, None, b""))
                 yield b""
                 async with aclosing(execution.items(plan, request, context)) as items:
                     async for item in items:
-                        yield _encode(item)
+                        yield _encode(item if mark is None else marked(item, mark))
             if context.emitted:
                 await self._journal.complete(effects.completion(call, context, None, b""))
         except ProviderError as error:
@@ -173,6 +138,12 @@ class Calls:
             raise failure from error
         finally:
             self._leave(call, started, None, failure)
+
+    async def _streamed(self, call: Call, request: Any) -> tuple[Plan, Any, str | None]:
+        """Return the plan of a streaming call, what its method is given, and the mark of its handles if it has one."""
+        if not call.is_routed:
+            return await self.plan(call), request, None
+        return await self._routed.stream(await self.route(call), call, request)
 
     def _leave(self, call: Call, started: float, answer: Answer | None, failure: ProviderError | None) -> None:
         self.in_flight -= 1
@@ -191,8 +162,20 @@ class Calls:
         if call.timeout_seconds is not None:
             call.deadline = time.monotonic() + call.timeout_seconds
 
+    async def check(self, call: Call) -> None:
+        """Admit a call that is run later: rate limit, quota, shape, policy, provider and connection.
+
+        Raises:
+            ProviderError: what it is refused with.
+        """
+        await self._admit(call)
+        if call.is_routed:
+            await self.route(call)
+        elif call.action.area == "providers":
+            await self.plans.connection(call.tenant, call.action.group, call.provider, call.connection)
+
     async def _admit(self, call: Call) -> Any:
-        if call.actor.kind != "service":
+        if call.actor.kind != "service" and not call.is_admitted:
             await self.limit(call.tenant)
             _check_key(call.idempotency_key)
         request = call.request
@@ -209,6 +192,8 @@ class Calls:
         """
         bucket = self.known_bucket(tenant) or await self.tenant_bucket(tenant)
         wait = bucket.take()
+        if not wait and self.rates is not None:  # the bucket of this process alone may be right; together they are more
+            wait = await self.rates.take(tenant, bucket.settings)
         if wait:
             raise ProviderError(ErrorCode.RATE_LIMITED, "The tenant's rate limit is reached.", retry_after_seconds=wait)
         await self._quotas.reserve(tenant)
@@ -245,7 +230,8 @@ class Calls:
 
     # -- run -------------------------------------------------------------------------------------
 
-    async def _plan(self, call: Call) -> Plan:
+    async def plan(self, call: Call) -> Plan:
+        """Return the plan of a call, within its deadline."""
         plan = self.plans.known(call.tenant, call.action, call.provider, call.connection)
         if plan is not None:
             return plan
@@ -259,8 +245,10 @@ class Calls:
             message = "The connection did not open before the call's deadline."
             raise ProviderError(ErrorCode.UNAVAILABLE, message, retry_after_seconds=1.0) from error
 
-    def _context(self, call: Call, plan: Plan, *, streaming: bool = False) -> CallContext:
-        deadline = math.inf if streaming else min(time.monotonic() + plan.policy.timeout_seconds, call.deadline)
+    def context(self, call: Call, plan: Plan, *, streaming: bool = False) -> CallContext:
+        """Return what the method of ``plan`` is given."""
+        patience = plan.policy.timeout_seconds if call.patience_seconds is None else call.patience_seconds
+        deadline = math.inf if streaming else min(time.monotonic() + patience, call.deadline)
         context = call.context = CallContext(
             tenant=call.tenant,
             actor=call.actor,
@@ -271,57 +259,98 @@ class Calls:
             traceparent=call.traceparent,
             metadata=call.metadata,
         )
+        if call.on_report is not None:
+            context.on_report = call.on_report
         if call.action.area == "services":
             from erp.runtime.service_calls import equip
 
             equip(context, self, self._journal, call.action.group)
         return context
 
+    async def route(self, call: Call) -> LiveRoute:
+        """Return the route that a call names.
+
+        Raises:
+            ProviderError: ``not_found``.
+        """
+        found = await self.routes.find(call.tenant, call.action.group, call.provider)
+        if found is None:
+            message = (
+                f"There is no route named {call.provider[:100]!r} in the domain {call.action.group}. "
+                f"GET /routes lists yours; PUT /routes/{call.action.group}/{call.provider[:100]} makes one."
+            )
+            raise ProviderError(ErrorCode.NOT_FOUND, message)
+        return found
+
+    async def _run(self, call: Call, request: Any, attempt: Attempt) -> Any:
+        if call.is_routed:
+            return await self._routed.run(await self.route(call), call, request, attempt)
+        plan = attempt.plan = await self.plan(call)
+        context = attempt.context = self.context(call, plan)
+        return await execution.run(plan, request, context)
+
     async def _read(self, call: Call, request: Any) -> Answer:
-        plan = await self._plan(call)
-        context = self._context(call, plan)
-        result = await execution.run(plan, request, context)
-        if context.emitted:
-            await self._journal.complete(effects.completion(call, context, None, b""))
-        return Answer(_encode(result), plan.provider, plan.connection, context.provider_seconds, result)
+        attempt = Attempt()
+        result = await self._run(call, request, attempt)
+        if attempt.context is not None and attempt.context.emitted:
+            await self._journal.complete(effects.completion(call, attempt.context, None, b""))
+        return _answer(attempt, _encode(result), result)
 
     async def _effectful(self, call: Call, request: Any) -> Answer:
         if call.idempotency_key is None:
             return await self._run_effect(call, request, None)
-        reentrant = self.plans.is_repeatable(call.action, call.provider)
+        reentrant = await self._is_repeatable(call)
         claim = effects.claim(call, _encode(request), reentrant=reentrant, window_seconds=self._window_seconds)
         outcome = await self._journal.claim(claim)
         if outcome.state == "won":
-            return await self._run_effect(call, request, claim)
+            return await self._run_effect(call, request, claim, is_second_run=outcome.is_second_run)
         return effects.settled(call, outcome)
 
-    async def _run_effect(self, call: Call, request: Any, claim: Claim | None) -> Answer:
+    async def _is_repeatable(self, call: Call) -> bool:
+        if call.is_routed:
+            return is_repeatable(await self.route(call), call.action, self.plans.catalog)
+        return self.plans.is_repeatable(call.action, call.provider)
+
+    async def _run_effect(
+        self, call: Call, request: Any, claim: Claim | None, *, is_second_run: bool = False
+    ) -> Answer:
+        attempt = Attempt()
         try:
-            plan = await self._plan(call)
-            context = self._context(call, plan)
-        except BaseException as error:
-            await self._give_back(call, claim, error)
-            raise
-        try:
-            result = await execution.run(plan, request, context)
+            result = await self._run(call, request, attempt)
             data = _encode(result)
         except BaseException as error:
-            await self._complete_failed(call, context, plan, claim, error)
+            if attempt.plan is None:
+                await self._give_back(call, claim, error, is_second_run=is_second_run)
+            else:
+                await self._complete_failed(call, claim, attempt, error, is_second_run=is_second_run)
             raise
-        await self._journal.complete(effects.completion(call, context, claim, data))
-        return Answer(data, plan.provider, plan.connection, context.provider_seconds, result)
+        assert attempt.context is not None  # noqa: S101  (there is a result)
+        await self._journal.complete(effects.completion(call, attempt.context, claim, data))
+        return _answer(attempt, data, result)
 
-    async def _give_back(self, call: Call, claim: Claim | None, error: BaseException) -> None:
+    async def _give_back(self, call: Call, claim: Claim | None, error: BaseException, *, is_second_run: bool) -> None:
         """Nothing was tried: free the key and record the refusal."""
         code = (error if isinstance(error, ProviderError) else _unforeseen(error)).code.value
-        await asyncio.shield(self._journal.complete(effects.gave_back(call, claim, code)))
+        await asyncio.shield(self._journal.complete(effects.gave_back(call, claim, code, is_second_run=is_second_run)))
 
     async def _complete_failed(
-        self, call: Call, context: CallContext, plan: Plan, claim: Claim | None, error: BaseException
+        self, call: Call, claim: Claim | None, attempt: Attempt, error: BaseException, *, is_second_run: bool
     ) -> None:
         failure = error if isinstance(error, ProviderError) else _unforeseen(error)
-        settled = claim is not None and not execution.may_repeat(plan, context) and effects.may_have_happened(failure)
-        await asyncio.shield(self._journal.complete(effects.failed(call, claim, failure, keep=settled)))
+        doubted = effects.of_a_second_run(failure) if is_second_run else failure
+        may_repeat = doubted is failure and attempt.may_repeat
+        in_doubt = is_second_run or attempt.may_have_happened(failure)
+        ended = effects.failed(call, claim, doubted, may_repeat=may_repeat, is_second_run=in_doubt)
+        await asyncio.shield(self._journal.complete(ended))
+        if doubted is not failure:
+            raise doubted from error
+
+
+def _answer(attempt: Attempt, data: bytes, result: Any) -> Answer:
+    plan, context = attempt.plan, attempt.context
+    assert plan is not None  # noqa: S101  (there is a result)
+    assert context is not None  # noqa: S101
+    return Answer(data, plan.provider, plan.connection, context.provider_seconds, result)
 
 
 def _check_key(key: str | None) -> None:

@@ -46,6 +46,8 @@ class CaretakerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Longer than work may take: nobody else begins it before it was cancelled here."""
     retry_seconds: float = 30.0
     """After work that failed; half of it is random."""
+    absent_seconds: float = 600.0
+    """While the provider itself is not there."""
 
 
 class Caretaker:
@@ -114,17 +116,19 @@ class Caretaker:
         try:
             due = await self._work(reminder)
         except Exception as error:  # noqa: BLE001  (a provider may raise anything; its work has to come again)
-            if isinstance(error, ProviderError) and error.code is ErrorCode.NOT_FOUND:
-                due = None  # the connection or its provider is gone
-            else:
-                _log.warning("work of %s/%s failed", reminder.domain, reminder.provider, exc_info=True)
-                due = self._later()
+            due = self._after_failure(reminder, error)
         with contextlib.suppress(ProviderError):  # the lease lapses and the work comes again
             await self._reminders.settle(reminder, due)
 
-    def _later(self) -> datetime.datetime:
-        seconds = self._settings.retry_seconds * random.uniform(0.5, 1.0)  # noqa: S311  (spreads load, guards nothing)
-        return datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+    def _after_failure(self, reminder: Reminder, error: Exception) -> datetime.datetime | None:
+        """Return when to try again: never when the connection is gone, late when its provider is, which may come back."""
+        ref = f"{reminder.domain}/{reminder.provider}"
+        if ref not in self._plans.catalog.providers:
+            return _in(self._settings.absent_seconds)
+        if isinstance(error, ProviderError) and error.code is ErrorCode.NOT_FOUND:
+            return None
+        _log.warning("work of %s failed", ref, exc_info=error)
+        return _in(self._settings.retry_seconds)
 
     async def _work(self, reminder: Reminder) -> datetime.datetime | None:
         place = (reminder.tenant, reminder.domain, reminder.provider, reminder.connection)
@@ -174,3 +178,8 @@ class Caretaker:
             traceparent=context.traceparent,
         )
         await asyncio.shield(self._journal.complete(Completion(audit=audit, events=events)))
+
+
+def _in(seconds: float) -> datetime.datetime:
+    jitter = random.uniform(0.5, 1.0)  # noqa: S311  (spreads load, guards nothing)
+    return datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds * jitter)

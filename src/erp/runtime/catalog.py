@@ -1,10 +1,8 @@
-"""The immutable list of what can be called: domains, services, providers. Imports no provider."""
+"""The list of what can be called: domains, services, providers. Imports no provider."""
 
 from __future__ import annotations
 
 import difflib
-import importlib.metadata
-import importlib.resources
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,10 +13,10 @@ import msgspec
 
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
+from erp.runtime import foreign
 from erp.runtime.action import Action, Area
+from erp.runtime.foreign import Unusable
 from erp.runtime.manifest import ProviderManifest
-
-ENTRY_POINT_GROUP = "erp.providers"
 
 _log = logging.getLogger(__name__)
 
@@ -31,10 +29,14 @@ class ProviderCatalog:
         domains: Mapping[str, Mapping[str, Any]],
         services: Mapping[str, Mapping[str, Any]],
         manifests: Iterable[ProviderManifest],
+        drop_in: Path | None = None,
     ) -> None:
         self.domains = MappingProxyType(dict(domains))
         self.services = MappingProxyType(dict(services))
-        self.providers = MappingProxyType({manifest.ref: manifest for manifest in manifests})
+        self._drop_in = drop_in
+        self.processes = 1
+        """How many processes of the layer share one memory of the platform."""
+        self.replace(manifests)
         areas: tuple[tuple[Area, Mapping[str, Mapping[str, Any]]], ...] = (
             ("providers", domains),
             ("services", services),
@@ -48,20 +50,37 @@ class ProviderCatalog:
 
     @classmethod
     def load(cls, drop_in: Path | None = None) -> ProviderCatalog:
-        """Read the generated catalog, then entry points, then ``drop_in``; a later ref replaces none."""
+        """Read the generated catalog, then installed wheels, then ``drop_in``; a later ref replaces none."""
         from erp.contracts.loading import catalog
 
         data = catalog()
-        built_in = [_built_in(ref, manifest) for ref, manifest in data["providers"].items()]
-        found = {manifest.ref: manifest for manifest in built_in}
-        for manifest in (*_from_entry_points(), *_from_folder(drop_in)):
-            if manifest.ref in found:
-                _log.warning("provider %s is already known; the second one is ignored", manifest.ref)
-            elif manifest.domain not in data["domains"]:
-                _log.warning("provider %s names an unknown domain and is ignored", manifest.ref)
+        made = cls(data["domains"], data["services"], (), drop_in=drop_in)
+        manifests, unusable = made.discover()
+        for one in unusable:
+            _log.warning("provider %s is ignored: %s", one.place, one.reason)
+        made.replace(manifests)
+        return made
+
+    def discover(self) -> tuple[list[ProviderManifest], list[Unusable]]:
+        """Look for providers anew, without taking any into use; return them, and what cannot be used."""
+        from erp.contracts.loading import catalog
+
+        found = {ref: _built_in(ref, manifest) for ref, manifest in catalog()["providers"].items()}
+        unusable = []
+        for one in (*foreign.installed(), *foreign.dropped_in(self._drop_in)):
+            if isinstance(one, Unusable):
+                unusable.append(one)
+            elif one.ref in found:
+                unusable.append(Unusable(one.ref, "a provider of this name is already known"))
+            elif one.domain not in self.domains:
+                unusable.append(Unusable(one.ref, f"it names an unknown domain, {one.domain}"))
             else:
-                found[manifest.ref] = manifest
-        return cls(data["domains"], data["services"], found.values())
+                found[one.ref] = one
+        return list(found.values()), unusable
+
+    def replace(self, manifests: Iterable[ProviderManifest]) -> None:
+        """Know exactly these providers from now on."""
+        self.providers = MappingProxyType({manifest.ref: manifest for manifest in manifests})
 
     def action(self, area: Area, group: str, name: str) -> Action:
         """Return an action.
@@ -100,8 +119,25 @@ class ProviderCatalog:
         The first known wins (built in, then installed, then dropped in), so that adding a provider
         never moves a tenant's data to it.
         """
-        found = (item for item in self.providers.values() if item.domain == domain)
+        found = (item for item in self.providers.values() if item.domain == domain and self._is_whole(item))
         return next((item for item in found if not item.needs_configuration), None)
+
+    def _is_whole(self, manifest: ProviderManifest) -> bool:
+        """Whether all processes see the same data in it."""
+        return self.processes == 1 or manifest.scope != "process"
+
+    def check_reach(self, manifest: ProviderManifest) -> None:
+        """Refuse a provider of which every process would have another one.
+
+        Raises:
+            ProviderError: ``failed_precondition``.
+        """
+        if not self._is_whole(manifest):
+            message = (
+                f"{manifest.ref} keeps its data in the memory of one process, and this layer runs {self.processes}: each would "
+                "know something else. Configure a provider whose scope is host or shared, or run one process."
+            )
+            raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
 
     def actions_of(self, manifest: ProviderManifest) -> list[Action]:
         """The actions this provider offers: all of its domain without an undeclared capability."""
@@ -121,50 +157,3 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> ProviderError:
 def _built_in(ref: str, manifest: Mapping[str, Any]) -> ProviderManifest:
     package = f"erp.providers.{ref.replace('/', '.')}"
     return msgspec.convert({**manifest, "package": package}, ProviderManifest)
-
-
-def _from_entry_points() -> list[ProviderManifest]:
-    found = []
-    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
-        try:
-            text = importlib.resources.files(point.value).joinpath("provider.yaml").read_bytes()
-            found.append(_parse(text, package=point.value))
-        except Exception as error:  # noqa: BLE001  (importing foreign code may raise anything)
-            _log.warning("entry point %s of group %s is ignored: %s", point.name, ENTRY_POINT_GROUP, error)
-    return found
-
-
-def _from_folder(folder: Path | None) -> list[ProviderManifest]:
-    if folder is None or not folder.is_dir():
-        return []
-    found = []
-    for path in sorted(folder.glob("*/*/provider.yaml")):
-        try:
-            found.append(_in_its_folder(_parse(path.read_bytes(), folder=path.parent), path.parent))
-        except (OSError, ValueError) as error:
-            _log.warning("%s is ignored: %s", path, error)
-    return found
-
-
-def _in_its_folder(manifest: ProviderManifest, folder: Path) -> ProviderManifest:
-    expected = f"{folder.parent.name}/{folder.name}"
-    if manifest.ref != expected:
-        message = f"its ref is {manifest.ref!r} but its folder says {expected!r}"
-        raise ValueError(message)
-    return manifest
-
-
-def _parse(text: bytes, *, package: str | None = None, folder: Path | None = None) -> ProviderManifest:
-    import yaml
-
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        message = f"not valid YAML: {error}"
-        raise ValueError(message) from error
-    if not isinstance(data, dict):
-        message = "provider.yaml is not a mapping"
-        raise ValueError(message)  # noqa: TRY004  (a malformed file, not a programming error)
-    known = {key: value for key, value in data.items() if key not in {"package", "folder"}}
-    manifest = msgspec.convert(known, ProviderManifest)
-    return msgspec.structs.replace(manifest, package=package, folder=folder)

@@ -47,7 +47,9 @@ class CallContext:
         "emitted",
         "idempotency_key",
         "invoke",
+        "is_doubtful",
         "metadata",
+        "on_report",
         "provider_seconds",
         "publish",
         "request_id",
@@ -83,12 +85,20 @@ class CallContext:
         self.publish = publish
         """``await publish(event, data, *, key=, id=)``: put an event of the service in the durable
         outbox now; the same id is delivered once (services only)."""
+        self.on_report: Callable[[float, str | None], None] | None = None
+        self.is_doubtful = False
+        """Whether an attempt before the last may have taken effect."""
         self.provider_seconds = 0.0
         self.emitted: list[EmittedEvent] = []
 
     def remaining_seconds(self) -> float:
         """Seconds left until the deadline (monotonic clock); zero or less when it has passed."""
         return self.deadline - time.monotonic()
+
+    def report(self, fraction: float, message: str | None = None) -> None:
+        """Say how far long work has come, from 0 to 1; shown by ``GET /operations/{id}``, free when nobody asks."""
+        if self.on_report is not None:
+            self.on_report(fraction, message)
 
     def emit(
         self,

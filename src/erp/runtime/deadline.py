@@ -1,17 +1,25 @@
-"""A time limit that costs nothing when there is nothing to wait for.
+"""A time limit that costs nothing when there is nothing to wait for, and little when the wait is short.
 
 ``asyncio.timeout`` arms and disarms a timer for every call. Most calls to embedded providers, and most reads
 of request bodies, end without ever waiting; so the coroutine is driven to its first wait before a timer is armed.
+Of those that wait most end long before their limit; so limits that are far off share one timer, and get one of their own
+only when they come near.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+NEAR_SECONDS = 1.0
+"""What ends within so long has a timer of its own."""
+LOOK_SECONDS = 0.5
+"""How often the others are looked at; a look may be late by the difference."""
 
 
 class TimeLimit:
@@ -35,9 +43,54 @@ class TimeLimit:
         except StopIteration as ended:
             result: T = ended.value
             return result
-        self._timeout = asyncio.timeout(self._seconds)
-        async with self._timeout:
-            return await _resumed(work, waits_for)
+        if self._seconds <= NEAR_SECONDS:
+            self._timeout = asyncio.timeout(self._seconds)
+            async with self._timeout:
+                return await _resumed(work, waits_for)
+        self._timeout = limit = asyncio.timeout(None)
+        async with limit:
+            far_off = _far_off()
+            far_off.add(limit, self._seconds)
+            try:
+                return await _resumed(work, waits_for)
+            finally:
+                far_off.discard(limit)
+
+
+class _FarOff:
+    """The limits of one event loop that are not near yet."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._ends: dict[asyncio.Timeout, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, limit: asyncio.Timeout, seconds: float) -> None:
+        self._ends[limit] = self.loop.time() + seconds
+        if self._timer is None:
+            self._timer = self.loop.call_later(LOOK_SECONDS, self._look)
+
+    def discard(self, limit: asyncio.Timeout) -> None:
+        self._ends.pop(limit, None)
+
+    def _look(self) -> None:
+        """Give those that came near a timer of their own."""
+        soon = self.loop.time() + NEAR_SECONDS
+        for limit in [limit for limit, end in self._ends.items() if end <= soon]:
+            limit.reschedule(self._ends.pop(limit))
+        self._timer = self.loop.call_later(LOOK_SECONDS, self._look) if self._ends else None
+
+
+_of_thread = threading.local()
+
+
+def _far_off() -> _FarOff:
+    """Return those of the running loop."""
+    loop = asyncio.get_running_loop()
+    found: _FarOff | None = getattr(_of_thread, "far_off", None)
+    if found is None or found.loop is not loop:
+        found = _of_thread.far_off = _FarOff(loop)
+    return found
 
 
 @types.coroutine

@@ -10,7 +10,8 @@ from msgspec import UNSET
 from erp.contracts.models.bus import CloudEvent, PublishRequest
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
-from erp.runtime.calls import Call, Calls
+from erp.runtime.call import Call
+from erp.runtime.calls import Calls
 from erp.runtime.service_calls import service_actor
 from erp.telemetry.trace import continued, new_request_id
 
@@ -42,7 +43,7 @@ class BusDelivery:
                 actor=service_actor(RELAY, event.tenant),
                 provider=chosen[0],
                 connection=chosen[1],
-                request=PublishRequest(topic=event.topic, event=_cloud_event(event), key=_or_unset(event.key)),
+                request=PublishRequest(topic=event.topic, event=cloud_event(event), key=_or_unset(event.key)),
                 request_id=new_request_id(),
                 traceparent=continued(event.traceparent),
                 parent=event.traceparent,
@@ -50,7 +51,8 @@ class BusDelivery:
         )
 
 
-def _cloud_event(event: OutboxEvent) -> CloudEvent:
+def cloud_event(event: OutboxEvent) -> CloudEvent:
+    """Return an event of the outbox as it goes over the wire (CloudEvents 1.0)."""
     return CloudEvent(
         id=event.id,
         source=event.source,

@@ -17,8 +17,8 @@ from erp.runtime import call_policy
 from erp.runtime.ports import AuditEntry, Claim, ClaimOutcome, Completion, OutboxEvent
 
 if TYPE_CHECKING:
+    from erp.runtime.call import Answer, Call
     from erp.runtime.call_policy import Rate
-    from erp.runtime.calls import Answer, Call
     from erp.runtime.context import CallContext, EmittedEvent
 
 _WITHOUT_EFFECT = frozenset(
@@ -38,9 +38,26 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
-_PROCESS = os.urandom(8).hex()
 _attempts = itertools.count()
 """Numbers that, with the process, name one attempt: a system call for each would cost more than the rest."""
+
+
+class _Process:
+    """The name of this process. A forked child has another one: two processes with one name would win each other's claims."""
+
+    name = os.urandom(8).hex()
+
+    @classmethod
+    def rename(cls) -> None:
+        cls.name = os.urandom(8).hex()
+
+
+os.register_at_fork(after_in_child=_Process.rename)
+
+
+_OF_AN_EARLIER_RUN = frozenset(
+    {ErrorCode.ALREADY_EXISTS, ErrorCode.CONFLICT, ErrorCode.FAILED_PRECONDITION, ErrorCode.NOT_FOUND}
+)
 
 
 class StoredFailure(msgspec.Struct):
@@ -66,6 +83,21 @@ def may_have_happened(failure: ProviderError) -> bool:
     return failure.code not in _WITHOUT_EFFECT
 
 
+def of_a_second_run(failure: ProviderError) -> ProviderError:
+    """Return what a call that was cut off and run again failed with.
+
+    What its first run has done may be the very reason: an object that it was to create is there already.
+    """
+    if failure.code not in _OF_AN_EARLIER_RUN:
+        return failure
+    message = (
+        f"The first run of this request was cut off and may have taken effect; the second one failed: {failure.message}"
+    )
+    made = ProviderError(ErrorCode.OUTCOME_UNKNOWN, message, detail=failure.detail, errors=failure.errors)
+    made.__cause__ = failure
+    return made
+
+
 def claim(call: Call, request: bytes, *, reentrant: bool, window_seconds: int) -> Claim:
     """Claim the idempotency key of ``call``. Keys of services and of callers never meet."""
     target = target_of(call)
@@ -78,7 +110,7 @@ def claim(call: Call, request: bytes, *, reentrant: bool, window_seconds: int) -
         key=scope + (call.idempotency_key or ""),
         target=target,
         fingerprint=fingerprint.digest(),
-        token=f"{_PROCESS}-{next(_attempts)}",
+        token=f"{_Process.name}-{next(_attempts)}",
         reentrant=reentrant,
         window_seconds=window_seconds,
     )
@@ -86,8 +118,12 @@ def claim(call: Call, request: bytes, *, reentrant: bool, window_seconds: int) -
 
 def target_of(call: Call) -> str:
     """``cache/memory.set`` or ``order.submit``: what audit records and claims call the target."""
-    action = call.action
-    return action.ref if action.area == "services" else f"{action.group}/{call.provider}.{action.name}"
+    return target_text(call.action.area, call.action.group, call.provider, call.action.name)
+
+
+def target_text(area: str, group: str, provider: str, action: str) -> str:
+    """Name the target of a call."""
+    return f"{group}.{action}" if area == "services" else f"{group}/{provider}.{action}"
 
 
 def settled(call: Call, outcome: ClaimOutcome) -> Answer:
@@ -96,7 +132,7 @@ def settled(call: Call, outcome: ClaimOutcome) -> Answer:
     ``draft-ietf-httpapi-idempotency-key-header`` section 2.7: 409 while the first request runs, 422
     when the key was used for another request.
     """
-    from erp.runtime.calls import Answer
+    from erp.runtime.call import Answer
 
     if outcome.state == "replay":
         if outcome.status != 200:  # noqa: PLR2004  (HTTP OK)
@@ -128,27 +164,37 @@ def completion(call: Call, context: CallContext, claim: Claim | None, data: byte
     )
 
 
-def failed(call: Call, claim: Claim | None, failure: ProviderError, *, keep: bool) -> Completion:
-    """Describe a call that failed. ``keep``: a repeat of its key must see the failure, not run again."""
-    code = failure.code if failure.code is ErrorCode.PARTIAL else ErrorCode.OUTCOME_UNKNOWN
-    body = msgspec.json.encode(StoredFailure(code.value, failure.message, list(failure.errors))) if keep else b""
-    return Completion(
-        audit=_audit(call, failure.code.value, failure.message),
-        claim=claim,
-        status=code.spec.status if keep else 0,
-        body=body,
-        release=not keep,
-    )
+def failed(
+    call: Call, claim: Claim | None, failure: ProviderError, *, may_repeat: bool, is_second_run: bool = False
+) -> Completion:
+    """Describe a call that failed.
+
+    A repeat of its key sees the failure again when it may have happened, unless it ``may_repeat``: then it runs again,
+    and knows that it is not the first. What certainly changed nothing gives its key back.
+    """
+    is_in_doubt = is_second_run or may_have_happened(failure)
+    audit = _audit(call, failure.code.value, failure.message)
+    if is_in_doubt and not may_repeat:
+        code = failure.code if failure.code is ErrorCode.PARTIAL else ErrorCode.OUTCOME_UNKNOWN
+        body = msgspec.json.encode(StoredFailure(code.value, failure.message, list(failure.errors)))
+        return Completion(audit=audit, claim=claim, status=code.spec.status, body=body)
+    return Completion(audit=audit, claim=claim, is_open=is_in_doubt, release=not is_in_doubt)
 
 
-def gave_back(call: Call, claim: Claim | None, code: str) -> Completion:
-    """Describe a call that was never tried."""
-    return Completion(audit=_audit(call, code, "not tried"), claim=claim, release=True)
+def gave_back(call: Call, claim: Claim | None, code: str, *, is_second_run: bool = False) -> Completion:
+    """Describe a call that was not tried, or not a second time."""
+    audit = _audit(call, code, "not tried")
+    return Completion(audit=audit, claim=claim, is_open=is_second_run, release=not is_second_run)
 
 
 def refusal(call: Call, reason: str) -> AuditEntry:
     """Describe a call that policy refused."""
     return _audit(call, ErrorCode.PERMISSION_DENIED.value, reason)
+
+
+def mirrored(call: Call, outcome: str) -> AuditEntry:
+    """Describe an effect that a shadow route has mirrored."""
+    return _audit(call, outcome, "mirrored")
 
 
 def _audit(call: Call, outcome: str, reason: str) -> AuditEntry:
@@ -169,6 +215,8 @@ def _audit(call: Call, outcome: str, reason: str) -> AuditEntry:
 
 def _detail(call: Call) -> dict[str, str] | None:
     detail = {"connection": call.connection} if call.connection != "default" else {}
+    if call.served is not None:
+        detail["served_by"] = "#".join(call.served)
     if call.user is not None:
         detail["user"] = call.user
     return detail or None
@@ -179,9 +227,8 @@ def outbox_event(call: Call, event: EmittedEvent, number: int) -> OutboxEvent:
     action = call.action
     if action.area == "services":
         return service_event(action.group, call.tenant, event, f"{call.request_id}-{number}", call.traceparent)
-    return provider_event(
-        action.group, call.provider, call.tenant, event, f"{call.request_id}-{number}", call.traceparent
-    )
+    provider = call.served[0] if call.served else call.provider
+    return provider_event(action.group, provider, call.tenant, event, f"{call.request_id}-{number}", call.traceparent)
 
 
 def provider_event(

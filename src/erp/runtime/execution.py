@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
+from erp.runtime import effects
 from erp.runtime.deadline import TimeLimit
+from erp.runtime.effects import may_have_happened
 from erp.runtime.resilience import retry_pause
 from erp.runtime.translation import is_cancelled, translated
 
@@ -52,15 +54,21 @@ def _take_token(plan: Plan) -> None:
 
 async def _repeated(plan: Plan, request: Any, context: CallContext) -> Any:
     attempt = 0
+    was_cut_off = False
     while True:
         await _admit(plan, context)
         try:
             return await _attempt(plan, request, context)
         except ProviderError as error:
+            doubted = effects.of_a_second_run(error) if was_cut_off else error
+            if doubted is not error:
+                raise doubted from error
+            was_cut_off |= plan.action.is_effectful and error.code is ErrorCode.TIMEOUT
             pause = retry_pause(plan.policy.retry, attempt, error.retry_after_seconds)
             attempt += 1
             if not _may_retry(plan, error, attempt, context) or pause >= context.remaining_seconds():
                 raise
+            context.is_doubtful = context.is_doubtful or may_have_happened(error)
         context.emitted.clear()
         await asyncio.sleep(pause)
 

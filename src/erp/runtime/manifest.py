@@ -33,6 +33,8 @@ class ProviderManifest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Importable package of the folder; None for a drop-in directory."""
     folder: Path | None = None
     """The folder itself, for a drop-in directory."""
+    build: str | None = None
+    """Digest of the code of a provider that this distribution does not bring: a new one is a new provider."""
 
     @property
     def domain(self) -> str:

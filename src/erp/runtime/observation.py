@@ -12,7 +12,7 @@ from erp.telemetry.call_log import CallLine
 
 if TYPE_CHECKING:
     from erp.errors import ProviderError
-    from erp.runtime.calls import Answer, Call
+    from erp.runtime.call import Answer, Call
     from erp.telemetry.call_log import CallLog
     from erp.telemetry.call_metrics import CallMetrics
     from erp.telemetry.trace import Spans

@@ -202,6 +202,7 @@ class PlanBook:
     async def connection(self, tenant: str, domain: str, provider: str, name: str) -> Connection:
         """Return the stored connection, or the implicit one of an embedded provider."""
         manifest = self.catalog.provider(domain, provider)
+        self.catalog.check_reach(manifest)
         found = await self._connections.find(tenant, domain, provider, name)
         if found is not None:
             return found
@@ -220,6 +221,11 @@ class PlanBook:
             return chosen
         embedded = self.catalog.embedded(domain)
         return (embedded.name, "default") if embedded is not None else None
+
+    async def is_healthy(self, tenant: str, domain: str, provider: str, name: str) -> bool:
+        """Ask a connection now whether it can work."""
+        health = await self._pool.health(await self.connection(tenant, domain, provider, name))
+        return health.status != "down"
 
     def breaker_state(self, target: Connection) -> str:
         """State of the connection's circuit breaker: closed, open or half_open."""

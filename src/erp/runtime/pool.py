@@ -166,7 +166,7 @@ class ProviderPool:
             if self._flights.get(key) is flight:
                 self._replace(key, opened)
             else:
-                self._retire(opened)
+                self.retire(opened)
         finally:
             if self._flights.get(key) is flight:
                 del self._flights[key]
@@ -176,12 +176,12 @@ class ProviderPool:
         previous = self._open.get(key)
         self._open[key] = opened
         if previous is not None:
-            self._retire(previous)
+            self.retire(previous)
             self.on_retired()
 
-    async def open_unpooled(self, connection: Connection) -> OpenProvider:
-        """Open a provider without putting it in the pool (to try a configuration)."""
-        manifest = self.catalog.provider(connection.domain, connection.provider)
+    async def open_unpooled(self, connection: Connection, manifest: ProviderManifest | None = None) -> OpenProvider:
+        """Open a provider without putting it in the pool: to try a configuration, or another build of the provider."""
+        manifest = manifest or self.catalog.provider(connection.domain, connection.provider)
         config = await self._resolved_config(manifest, connection)
         provider = self.load(manifest)(config, self.place(connection))
         try:
@@ -241,8 +241,40 @@ class ProviderPool:
         self._flights.pop(key, None)
         opened = self._open.pop(key, None)
         if opened is not None:
-            self._retire(opened)
+            self.retire(opened)
             self.on_retired()
+
+    def of_provider(self, ref: str) -> list[OpenProvider]:
+        """Return the open providers of this name, over all tenants."""
+        return [opened for opened in self._open.values() if opened.manifest.ref == ref]
+
+    def adopt(self, opened: OpenProvider) -> None:
+        """Let calls of its connection go to ``opened``; what they went to closes after its last call."""
+        key = key_of(opened.connection)
+        self._flights.pop(key, None)
+        self._replace(key, opened)
+
+    def put(self, opened: OpenProvider, instead_of: OpenProvider) -> None:
+        """Let calls go to ``opened``; its predecessor closes after its last call.
+
+        When its predecessor has gone meanwhile, nobody asked for ``opened`` any more, and it is closed.
+        """
+        key = key_of(opened.connection)
+        if self._open.get(key) is instead_of:
+            self._replace(key, opened)
+        else:
+            self.retire(opened)
+
+    def retire_outdated(self, ref: str) -> None:
+        """Close every open provider of this name that the catalog no longer knows as it was opened."""
+        current = self.catalog.providers.get(ref)
+        for key in [key for key in self._flights if f"{key[1]}/{key[2]}" == ref]:
+            del self._flights[key]
+        outdated = [key for key, opened in self._open.items() if opened.manifest.ref == ref]
+        for key in outdated:
+            if self._open[key].manifest != current:
+                self.retire(self._open.pop(key))
+        self.on_retired()
 
     def evict_idle(self) -> int:
         """Close what has not been used for ``idle_seconds`` and keeps nothing in memory; return how many."""
@@ -253,12 +285,13 @@ class ProviderPool:
             if not opened.running and opened.last_used < limit and opened.manifest.scope != "process"
         ]
         for key in idle:
-            self._retire(self._open.pop(key))
+            self.retire(self._open.pop(key))
         if idle:
             self.on_retired()
         return len(idle)
 
-    def _retire(self, opened: OpenProvider) -> None:
+    def retire(self, opened: OpenProvider) -> None:
+        """Close a provider that gets no more calls, once those inside have ended."""
         opened.is_closing = True
         task = asyncio.ensure_future(self._drain_and_close(opened))
         self._closing.add(task)
@@ -288,7 +321,7 @@ class ProviderPool:
             task.cancel()
         await asyncio.gather(*opening, return_exceptions=True)
         for key in list(self._open):
-            self._retire(self._open.pop(key))
+            self.retire(self._open.pop(key))
         await asyncio.gather(*self._closing, return_exceptions=True)
 
 

@@ -8,7 +8,9 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from erp.runtime.call_policy import Rate
 from erp.runtime.context import Actor, EmittedEvent
+from erp.runtime.operation import Operation, Order, Outcome, Progress
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -99,6 +101,8 @@ class SecretVault(Protocol):
     async def versions(self, tenant: str, path: str) -> list[SecretVersion]: ...
     async def list(self, tenant: str, prefix: str) -> list[str]: ...
     async def delete(self, tenant: str, path: str) -> bool: ...
+    async def destroy(self, tenant: str, path: str, version: int) -> bool:
+        """Destroy one version beyond repair; False when there is none."""
 
 
 LinkPurpose = Literal["objects", "webhooks"]
@@ -181,6 +185,56 @@ class Connections(Protocol):
         """Overrides of ``CallPolicy`` for all calls of ``tenant``; empty when none."""
 
 
+class ConnectionStore(Protocol):
+    """Where connections are kept."""
+
+    async def find(self, tenant: str, domain: str, provider: str, name: str) -> Connection | None: ...
+    async def put(self, connection: Connection, *, revision: str | None = None) -> Connection:
+        """Store a connection; ``conflict`` when its present revision is not ``revision``."""
+
+    async def set_domain_default(self, tenant: str, domain: str, provider: str, name: str) -> None: ...
+    async def clear_domain_default(self, tenant: str, domain: str, provider: str, name: str) -> Any: ...
+
+
+RouteKind = Literal["single", "failover", "weighted", "shadow"]
+
+
+class RouteTarget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A connection that a route leads to."""
+
+    provider: str
+    connection: str = "default"
+    weight: int = 1
+    """Its share of the calls of a weighted route; 0: none."""
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant's own name for connections of one domain. ``revision`` changes with every change of it."""
+
+    tenant: str
+    domain: str
+    name: str
+    kind: RouteKind
+    revision: str
+    targets: list[RouteTarget]
+    after_failures: int = 3
+    """Failover: how many calls in a row fail before a target gets none."""
+    retry_after_seconds: float = 10.0
+    """Failover: how long until such a target is asked for its health."""
+    same_system: bool = False
+    """Failover: whether all targets reach one system, so that what protects from repetition at one does at all."""
+    mirror_effects: bool = False
+    """Shadow: whether writes are mirrored too."""
+    ignore: list[str] = []
+    """Shadow: JSON Pointers of the result that may differ; ``*`` stands for any index."""
+
+
+class Routes(Protocol):
+    """Tenants' routes."""
+
+    async def find(self, tenant: str, domain: str, name: str) -> Route | None: ...
+
+
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """The right to run one effectful call under an idempotency key."""
 
@@ -202,6 +256,8 @@ class ClaimOutcome(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["won", "replay", "in_flight", "mismatch", "lost"]
     status: int = 0
     body: bytes = b""
+    is_second_run: bool = False
+    """``won`` from a runner that died: the call may have taken effect already."""
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,6 +302,36 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes = b""
     release: bool = False
     """True when the call failed without effect: the claim is given back so that a retry can run."""
+    is_open: bool = False
+    """True when it failed, may have taken effect and may be run again: the next one to claim its key makes a second run."""
+
+
+class Operations(Protocol):
+    """Accepted calls, kept through restarts."""
+
+    async def accept(self, id: str, order: Order, fingerprint: bytes) -> Operation:  # noqa: A002
+        """Keep a call to be run; for a repeated idempotency key, return the operation of the first."""
+
+    async def find(self, tenant: str, id: str) -> Operation | None: ...  # noqa: A002
+    async def cancel(self, tenant: str, id: str) -> Operation | None:  # noqa: A002
+        """Want the end of an operation: one that waits ends at once."""
+
+    async def claim(
+        self, owner: str, *, limit: int, lease_seconds: float, without: Sequence[str] = ()
+    ) -> list[Operation]:
+        """Take on operations that wait, or whose process has died; nobody else gets them before the lease ends."""
+
+    async def renew(self, owner: str, ids: Sequence[str], lease_seconds: float) -> list[str]:
+        """Prolong leases; return those of ``ids`` whose cancellation is wanted."""
+
+    async def report(self, owner: str, id: str, progress: Progress) -> None:  # noqa: A002
+        """Say how far an operation has come."""
+
+    async def settle(self, owner: str, id: str, outcome: Outcome | None) -> bool:  # noqa: A002
+        """Record how an operation ended; None: it waits again. False when it is not ``owner``'s any more."""
+
+    async def purge(self) -> int:
+        """Forget operations that ended long ago."""
 
 
 class Journal(Protocol):
@@ -258,7 +344,8 @@ class Journal(Protocol):
         """Return only when ``completion`` is durable. Cancelled, it still becomes durable.
 
         Raises:
-            ProviderError: it could not be stored; ``outcome_unknown`` when the call may have taken effect.
+            ProviderError: it could not be stored; ``outcome_unknown`` when the call may have taken effect,
+                ``conflict`` when another process has taken the call over, whose answer is the one that counts.
         """
 
     def note(self, audit: AuditEntry) -> None:
@@ -272,12 +359,20 @@ class Quotas(Protocol):
         """Raises ``ProviderError(quota_exhausted)`` with the seconds until the period ends."""
 
 
+class Rates(Protocol):
+    """Rate limits of tenants that several processes share."""
+
+    async def take(self, tenant: str, settings: Rate) -> float:
+        """Take one token. Return 0.0, or the seconds to wait when there is none."""
+
+
 __all__ = [
     "AuditEntry",
     "Claim",
     "ClaimOutcome",
     "Completion",
     "Connection",
+    "ConnectionStore",
     "Connections",
     "Decision",
     "EmittedEvent",
@@ -288,11 +383,17 @@ __all__ = [
     "LinkMaker",
     "LinkPurpose",
     "Links",
+    "Operations",
     "OutboxEvent",
     "Policy",
     "Quotas",
+    "Rates",
     "Reminder",
     "Reminders",
+    "Route",
+    "RouteKind",
+    "RouteTarget",
+    "Routes",
     "SecretVault",
     "SecretVersion",
 ]

@@ -10,7 +10,8 @@ import msgspec
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
 from erp.runtime import effects
-from erp.runtime.calls import Call, Calls
+from erp.runtime.call import Call
+from erp.runtime.calls import Calls
 from erp.runtime.context import Actor, CallContext, EmittedEvent
 from erp.runtime.ports import AuditEntry, Completion
 from erp.telemetry.trace import continued, new_request_id
