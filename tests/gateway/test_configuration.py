@@ -56,7 +56,9 @@ async def test_a_secret_is_kept_in_the_vault_and_shown_as_a_reference(
     site: Site, operator: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ERP_EGRESS_ALLOW", "127.0.0.1/32")
-    made = await operator.post(WEBHOOK, json={"config": {"url": "http://127.0.0.1:9/hook", "secret": SECRET}})
+    made = await operator.post(
+        WEBHOOK, json={"config": {"url": "http://127.0.0.1:9/hook", "secret": SECRET}, "may_be_down": True}
+    )
 
     assert made.status_code == 200, made.text
     assert made.json()["config"]["secret"].startswith("secret://connections/integration/webhook/default/secret#")
@@ -70,7 +72,7 @@ async def test_a_configuration_that_cannot_open_is_refused_and_the_old_one_stays
 ) -> None:
     monkeypatch.setenv("ERP_EGRESS_ALLOW", "127.0.0.1/32")
     kept = {"url": "http://127.0.0.1:9/hook", "secret": SECRET}
-    first = await operator.post(WEBHOOK, json={"config": kept})
+    first = await operator.post(WEBHOOK, json={"config": kept, "may_be_down": True})
 
     refused = await operator.post(WEBHOOK, json={"config": {"url": "http://10.0.0.1/hook", "secret": SECRET}})
 
@@ -90,3 +92,31 @@ async def test_a_secret_of_the_wrong_form_is_refused_without_being_repeated(oper
 async def test_a_developer_may_not_configure(client: httpx2.AsyncClient) -> None:
     response = await client.post("/providers/cache/memory/configure", json={"connection": "x", "config": {}})
     assert response.status_code == 403
+
+
+async def test_a_reference_is_held_to_the_form_of_what_it_stands_for(
+    operator: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERP_EGRESS_ALLOW", "127.0.0.1/32")
+    for path, value in (("hooks/good", SECRET), ("hooks/bad", "hunter2")):
+        params = {"path": path, "value": value}
+        stored = await operator.post("/providers/secrets/local/put", json={"params": params})
+        assert stored.status_code == 200, stored.text
+
+    async def configured(reference: str) -> httpx2.Response:
+        config = {"url": "http://127.0.0.1:9/hook", "secret": reference}
+        return await operator.post(WEBHOOK, json={"config": config, "may_be_down": True})
+
+    bad = await configured("secret://tenant/hooks/bad")
+    assert (bad.status_code, [error["pointer"] for error in bad.json()["errors"]]) == (400, ["/config/secret"])
+    assert "hunter2" not in bad.text
+    for missing in ("secret://tenant/hooks/none", "secret://tenant/hooks/good#9", "secret://tenant/hooks/good#first"):
+        answer = await configured(missing)
+        assert (answer.status_code, [error["pointer"] for error in answer.json()["errors"]]) == (
+            400,
+            ["/config/secret"],
+        )
+
+    good = await configured("secret://tenant/hooks/good")
+    assert good.status_code == 200, good.text
+    assert good.json()["config"]["secret"] == "secret://tenant/hooks/good"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import FieldError, ProviderError
-from erp.gateway.audit_trail import entry
-from erp.runtime.ports import Completion
+from erp.gateway.acting import PLATFORM, platform_only, tenant_of
+from erp.gateway.audit_trail import record
 
 if TYPE_CHECKING:
     from erp.control_plane import ControlPlane
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from erp.runtime.context import Actor
     from erp.runtime.plan import PlanBook
     from erp.security.platform_identity import PlatformIdentity
-
-PLATFORM = "platform"
-"""The tenant of the operator; its administrators create and remove other tenants."""
 
 
 class Administration:
@@ -36,15 +33,13 @@ class Administration:
     def _authorise(self, visit: Visit, area: str, action: str, effect: str) -> None:
         self._credentials.authorise(visit.actor, area, "*", action, effect)
 
-    async def _audited(self, visit: Visit, action: str, target: str, effect: str = "write") -> None:
-        await self._control.journal.complete(Completion(audit=entry(visit, action, target, effect)))
+    async def _audited(
+        self, visit: Visit, action: str, target: str, effect: str = "write", *, tenant: str | None = None
+    ) -> None:
+        journal, owner = self._control.journal, tenant or visit.tenant
+        await record(journal, visit, tenant=owner, action=action, target=target, effect=effect)
 
     # -- tenants ---------------------------------------------------------------------------------
-
-    def _platform_only(self, visit: Visit, tenant: str | None = None) -> None:
-        if visit.tenant not in {PLATFORM, tenant}:
-            message = "Only administrators of the platform may do this to other tenants."
-            raise ProviderError(ErrorCode.PERMISSION_DENIED, message)
 
     async def tenants(self, visit: Visit) -> tuple[int, Any]:
         """List tenants; other tenants' administrators see their own."""
@@ -57,7 +52,7 @@ class Administration:
     async def create_tenant(self, visit: Visit) -> tuple[int, Any]:
         """Create a tenant."""
         self._authorise(visit, "tenants", "create", "write")
-        self._platform_only(visit)
+        platform_only(visit)
         body = await visit.body("createTenant")
         created = await self._control.tenants.create(
             body["id"], name=body.get("name"), region=body.get("region"), policy=body.get("policy", {})
@@ -68,13 +63,13 @@ class Administration:
     async def tenant(self, visit: Visit) -> tuple[int, Any]:
         """Show a tenant."""
         self._authorise(visit, "tenants", "get", "read")
-        self._platform_only(visit, visit.path("tenant"))
+        platform_only(visit, visit.path("tenant"))
         return 200, await self._control.tenants.get(visit.path("tenant"))
 
     async def change_tenant(self, visit: Visit) -> tuple[int, Any]:
         """Change name, region or call policy of a tenant."""
         self._authorise(visit, "tenants", "change", "write")
-        self._platform_only(visit, visit.path("tenant"))
+        platform_only(visit, visit.path("tenant"))
         changes = await visit.body("changeTenant")
         changed = await self._control.tenants.update(visit.path("tenant"), **changes)
         await self._audited(visit, "tenants.change", visit.path("tenant"))
@@ -84,11 +79,11 @@ class Administration:
     async def delete_tenant(self, visit: Visit) -> tuple[int, Any]:
         """Remove a tenant with its keys, connections and quotas. Its audit records stay."""
         self._authorise(visit, "tenants", "delete", "destructive")
-        self._platform_only(visit)
+        platform_only(visit)
         tenant = visit.path("tenant")
         if tenant == PLATFORM:
             raise ProviderError(ErrorCode.FAILED_PRECONDITION, "The platform's own tenant cannot be removed.")
-        await self._control.tenants.delete(tenant)
+        await self._control.tenants.delete(tenant, revision=visit.query("revision"))
         await self._audited(visit, "tenants.delete", tenant, "destructive")
         self._plans.forget(tenant)
         self._identity.forget_all()
@@ -99,9 +94,8 @@ class Administration:
     async def keys(self, visit: Visit) -> tuple[int, Any]:
         """List API keys; the keys themselves are never shown again."""
         self._authorise(visit, "keys", "list", "read")
-        items, cursor = await self._control.api_keys.list(
-            visit.tenant, limit=visit.limit(), cursor=visit.query("cursor")
-        )
+        tenant = await tenant_of(visit, self._control.tenants)
+        items, cursor = await self._control.api_keys.list(tenant, limit=visit.limit(), cursor=visit.query("cursor"))
         return 200, _page(items, cursor)
 
     async def create_key(self, visit: Visit) -> tuple[int, Any]:
@@ -110,7 +104,7 @@ class Administration:
         body = await visit.body("createKey")
         tenant = body.get("tenant", visit.tenant)
         if tenant != visit.tenant:
-            self._platform_only(visit)
+            platform_only(visit)
         _no_wider(visit.actor, body.get("scopes", []))
         key, text = await self._control.api_keys.create(
             tenant,
@@ -118,18 +112,35 @@ class Administration:
             name=body.get("name"),
             scopes=body.get("scopes", []),
             expires_at=_time(body.get("expires_at"), "/expires_at"),
+            revision=body.get("revision"),
         )
-        await self._audited(visit, "keys.create", key.id)
+        await self._audited(visit, "keys.create", key.id, tenant=tenant)
         return 201, {**_fields(key), "key": text}
+
+    async def change_key(self, visit: Visit) -> tuple[int, Any]:
+        """Change name, role, scopes or end of an API key; the key itself stays."""
+        self._authorise(visit, "keys", "change", "write")
+        key, changes = visit.path("key"), await visit.body("changeKey")
+        tenant = await tenant_of(visit, self._control.tenants)
+        known = await self._control.api_keys.get(tenant, key)
+        # Also what stays as it is must not be more than the actor has: a role alone can widen a key.
+        _no_wider(visit.actor, changes.get("scopes", known.scopes))
+        if "expires_at" in changes:
+            changes["expires_at"] = _time(changes["expires_at"], "/expires_at")
+        changed = await self._control.api_keys.update(tenant, key, **changes)
+        self._identity.forget_all()
+        await self._audited(visit, "keys.change", key, tenant=tenant)
+        return 200, changed
 
     async def revoke_key(self, visit: Visit) -> tuple[int, Any]:
         """Revoke an API key at once."""
         self._authorise(visit, "keys", "revoke", "destructive")
         key = visit.path("key")
-        if not await self._control.api_keys.revoke(visit.tenant, key):
+        tenant = await tenant_of(visit, self._control.tenants)
+        if not await self._control.api_keys.revoke(tenant, key, revision=visit.query("revision")):
             raise ProviderError(ErrorCode.NOT_FOUND, f"There is no API key {key[:100]!r}.")
         self._identity.forget_all()
-        await self._audited(visit, "keys.revoke", key, "destructive")
+        await self._audited(visit, "keys.revoke", key, "destructive", tenant=tenant)
         return 204, None
 
     # -- quotas ----------------------------------------------------------------------------------
@@ -137,31 +148,25 @@ class Administration:
     async def quotas(self, visit: Visit) -> tuple[int, Any]:
         """List quotas with what is used of them."""
         self._authorise(visit, "quotas", "list", "read")
-        return 200, {"items": await self._control.quotas.list(self._quota_tenant(visit))}
+        return 200, {"items": await self._control.quotas.list(await tenant_of(visit, self._control.tenants))}
 
     async def set_quota(self, visit: Visit) -> tuple[int, Any]:
         """Set how many calls a tenant may make in a period."""
         self._authorise(visit, "quotas", "set", "write")
         body = await visit.body("setQuota")
-        tenant = self._quota_tenant(visit)
-        quota = await self._control.quotas.set(tenant, visit.path("period"), body["limit"])
-        await self._audited(visit, "quotas.set", f"{tenant}/{visit.path('period')}")
+        tenant, period = await tenant_of(visit, self._control.tenants), visit.path("period")
+        quota = await self._control.quotas.set(tenant, period, body["limit"], revision=body.get("revision"))
+        await self._audited(visit, "quotas.set", period, tenant=tenant)
         return 200, quota
 
     async def delete_quota(self, visit: Visit) -> tuple[int, Any]:
         """Remove a limit."""
         self._authorise(visit, "quotas", "delete", "destructive")
-        tenant = self._quota_tenant(visit)
-        if not await self._control.quotas.delete(tenant, visit.path("period")):
+        tenant, period = await tenant_of(visit, self._control.tenants), visit.path("period")
+        if not await self._control.quotas.delete(tenant, period, revision=visit.query("revision")):
             raise ProviderError(ErrorCode.NOT_FOUND, "There is no quota for this period.")
-        await self._audited(visit, "quotas.delete", f"{tenant}/{visit.path('period')}", "destructive")
+        await self._audited(visit, "quotas.delete", period, "destructive", tenant=tenant)
         return 204, None
-
-    def _quota_tenant(self, visit: Visit) -> str:
-        tenant = visit.query("tenant") or visit.tenant
-        if tenant != visit.tenant:
-            self._platform_only(visit)
-        return tenant
 
     # -- audit -----------------------------------------------------------------------------------
 

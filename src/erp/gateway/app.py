@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -21,11 +22,17 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from erp.gateway.administration import Administration
+    from erp.gateway.batch import Batch
     from erp.gateway.configuration import Configuration
     from erp.gateway.credentials import Credentials
+    from erp.gateway.dead_events import DeadEvents
     from erp.gateway.discovery import Discovery
+    from erp.gateway.events import ProviderEvents
     from erp.gateway.invoke import InvokeRoute
     from erp.gateway.links import LinkRoutes
+    from erp.gateway.operations import OperationPages
+    from erp.gateway.reloading import Reloading
+    from erp.gateway.routing import Routing
     from erp.gateway.status import Status
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
@@ -53,22 +60,30 @@ class Gateway:
         await self._pages(scope, receive, send)
 
 
-def pages(
-    *,
-    credentials: Credentials,
-    discovery: Discovery,
-    configuration: Configuration,
-    administration: Administration,
-    status: Status,
-    links: LinkRoutes,
-    lifespan: Lifespan | None = None,
-) -> Starlette:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What answers behind every URL that is not a call."""
+
+    discovery: Discovery
+    configuration: Configuration
+    routing: Routing
+    operations: OperationPages
+    batch: Batch
+    events: ProviderEvents
+    dead_events: DeadEvents
+    reloading: Reloading
+    administration: Administration
+    links: LinkRoutes
+    status: Status
+
+
+def pages(credentials: Credentials, parts: Parts, lifespan: Lifespan | None = None) -> Starlette:
     """Return the application behind every URL that is not a call."""
 
     def route(path: str, handler: Handler, method: str = "GET") -> Route:
         return Route(path, endpoint(credentials, handler), methods=[method])
 
-    one = "/providers/{domain}/{name}"
+    status, links, routing, operations = parts.status, parts.links, parts.routing, parts.operations
     routes = [
         Route("/healthz", status.alive),
         Route("/readyz", status.ready),
@@ -77,6 +92,30 @@ def pages(
         route("/metrics", status.metrics),
         route("/openapi.json", status.openapi),
         route("/asyncapi.json", status.asyncapi),
+        route("/providers:reload", parts.reloading.reload, "POST"),
+        route("/providers/batch", parts.batch.run, "POST"),
+        route("/providers/{domain}/{name}/events", parts.events.listen),
+        route("/outbox/dead", parts.dead_events.dead),
+        route("/outbox/dead/{event}:requeue", parts.dead_events.requeue, "POST"),
+        route("/connections", parts.configuration.all_connections),
+        *provider_routes(route, parts.discovery, parts.configuration),
+        route("/routes", routing.routes),
+        route("/routes/{domain}/{name}", routing.get),
+        route("/routes/{domain}/{name}", routing.put, "PUT"),
+        route("/routes/{domain}/{name}", routing.delete, "DELETE"),
+        route("/operations", operations.operations),
+        route("/operations/{operation}", operations.get),
+        route("/operations/{operation}", operations.cancel, "DELETE"),
+        *administration_routes(route, parts.administration),
+    ]
+    handlers = {HTTPException: _http_problem, Exception: _crash}
+    return Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+
+
+def provider_routes(route: Callable[..., Route], discovery: Discovery, configuration: Configuration) -> list[Route]:
+    """Return the routes about providers and a tenant's connections to them."""
+    one = "/providers/{domain}/{name}"
+    return [
         route("/providers", discovery.providers),
         route("/providers/{domain}", discovery.domain),
         route(one, discovery.provider),
@@ -85,10 +124,7 @@ def pages(
         route(f"{one}/configure", configuration.configure, "POST"),
         route(f"{one}/configure", configuration.connections),
         route(f"{one}/configure", configuration.remove, "DELETE"),
-        *administration_routes(route, administration),
     ]
-    handlers = {HTTPException: _http_problem, Exception: _crash}
-    return Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
 
 
 def administration_routes(route: Callable[..., Route], administration: Administration) -> list[Route]:
@@ -101,6 +137,7 @@ def administration_routes(route: Callable[..., Route], administration: Administr
         route("/tenants/{tenant}", administration.delete_tenant, "DELETE"),
         route("/keys", administration.keys),
         route("/keys", administration.create_key, "POST"),
+        route("/keys/{key}", administration.change_key, "PATCH"),
         route("/keys/{key}", administration.revoke_key, "DELETE"),
         route("/quotas", administration.quotas),
         route("/quotas/{period}", administration.set_quota, "PUT"),

@@ -17,6 +17,7 @@ MAX_HEADER_BYTES = 32 * 1024
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
 _CONNECTION = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
 _USER = re.compile(r"^[\x21-\x7e]{1,255}$")
+_ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?:$|[,;\s])")
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
 
 _WANTED = {
@@ -110,6 +111,11 @@ class Inbound:
             wrong.append(FieldError("/headers/X-User-Id", "Use 1 to 255 visible ASCII characters."))
         if wrong:
             raise ProviderError(ErrorCode.INVALID_ARGUMENT, "A header is malformed; see errors[].", errors=wrong)
+
+    @property
+    def respond_async(self) -> bool:
+        """``Prefer: respond-async`` (RFC 7240, section 4.1): the caller does not want to wait for the end."""
+        return bool(self.prefer and _ASYNC.search(self.prefer))
 
     @property
     def wait_seconds(self) -> float | None:

@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING
 
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
-from erp.gateway import answers, bodies, streams
+from erp.gateway import accepted, answers, bodies, streams
 from erp.gateway.endpoint import shutting_down, unforeseen
 from erp.gateway.inbound import Inbound
-from erp.runtime.calls import Call
+from erp.runtime.call import Call
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from erp.gateway.credentials import Credentials
     from erp.runtime.action import Action, Area
-    from erp.runtime.calls import Answer, Calls
+    from erp.runtime.call import Answer
+    from erp.runtime.calls import Calls
     from erp.runtime.catalog import ProviderCatalog
+    from erp.runtime.operations import OperationRunner
 
 DEFAULT_CONNECTION = "default"
 
@@ -34,8 +36,11 @@ _log = logging.getLogger(__name__)
 class InvokeRoute:
     """Turns one HTTP request into one call and its answer into one response."""
 
-    def __init__(self, calls: Calls, catalog: ProviderCatalog, credentials: Credentials) -> None:
+    def __init__(
+        self, calls: Calls, catalog: ProviderCatalog, credentials: Credentials, operations: OperationRunner
+    ) -> None:
         self._calls = calls
+        self._operations = operations
         self._catalog = catalog
         self._credentials = credentials
 
@@ -47,6 +52,9 @@ class InvokeRoute:
         try:
             inbound.check()
             call = await self._call(inbound, receive, segments)
+            if inbound.prefer is not None and inbound.respond_async:
+                await accepted.send(scope, send, inbound, self._operations, call)
+                return
             if call.action.streaming:
                 await streams.serve(self._calls, call, inbound, receive, send)
                 return
@@ -86,7 +94,8 @@ class InvokeRoute:
         if area == "services":
             action = self._catalog.action(area, segments[1], segments[2])
             return self._public(action), segments[1]
-        self._catalog.provider(segments[1], segments[2])
+        if "-" not in segments[2]:  # else it is a route, and only the tenant knows
+            self._catalog.provider(segments[1], segments[2])
         return self._public(self._catalog.action(area, segments[1], segments[3])), segments[2]
 
     def _public(self, action: Action) -> Action:

@@ -20,7 +20,7 @@ from erp.errors import ProviderError
 from erp.gateway import answers, bodies
 from erp.gateway.endpoint import guarded
 from erp.gateway.inbound import Inbound
-from erp.runtime.calls import Call
+from erp.runtime.call import Call
 from erp.runtime.service_calls import service_actor
 
 if TYPE_CHECKING:

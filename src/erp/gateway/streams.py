@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Send
 
     from erp.gateway.inbound import Inbound
-    from erp.runtime.calls import Call, Calls
+    from erp.runtime.call import Call
+    from erp.runtime.calls import Calls
 
 NDJSON = b"application/x-ndjson"
 EVENTS = b"text/event-stream"
