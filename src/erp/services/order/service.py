@@ -14,11 +14,13 @@ from erp.contracts.models.order import (
     ListResult,
     RetryRequest,
     RetryResult,
+    SubmitDocumentRequest,
+    SubmitDocumentResult,
     SubmitRequest,
     SubmitResult,
 )
 from erp.runtime.spi import UNSET, CallContext, ErrorCode, FieldError, ProviderError
-from erp.services.order import store
+from erp.services.order import store, ubl
 from erp.services.order.validation import PricedOrder, priced
 
 if TYPE_CHECKING:
@@ -35,7 +37,23 @@ class OrderService:
         self._ready: set[str] = set()
 
     async def submit(self, request: SubmitRequest, context: CallContext) -> SubmitResult:
-        order = priced(request)
+        return await self._take_in(request, priced(request), context)
+
+    async def submit_document(self, request: SubmitDocumentRequest, context: CallContext) -> SubmitDocumentResult:
+        order, as_priced = await ubl.read(request.document)
+        taken = await self._take_in(order, as_priced, context)
+        return SubmitDocumentResult(
+            order_id=taken.order_id,
+            customer_reference=order.customer_reference,
+            status=taken.status,
+            net_total=taken.net_total,
+            tax_total=taken.tax_total,
+            total=taken.total,
+            currency=taken.currency,
+            created=taken.created,
+        )
+
+    async def _take_in(self, request: SubmitRequest, order: PricedOrder, context: CallContext) -> SubmitResult:
         created = await self._with_tables(context, lambda: _record(context, request, order))
         id_ = store.order_id(context.tenant, request.customer_reference)
         status = "submitted" if created else (await store.load(context, id_)).status
