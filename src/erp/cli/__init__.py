@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from erp import __version__
-from erp.cli import contracts, keys, models, tenants
+from erp.cli import contracts, keys, models, provider, providers, tenants
 from erp.cli.conformance import conformance
 from erp.cli.demo import demo
 from erp.cli.serve import serve
+from erp.cli.state.commands import apply, diff, export
 
 app = typer.Typer(
     name="erp",
@@ -23,10 +24,15 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(demo)
 app.command()(conformance)
+app.command()(apply)
+app.command()(diff)
+app.command()(export)
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(keys.app, name="keys")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(models.app, name="models")
+app.add_typer(provider.app, name="provider")
+app.add_typer(providers.app, name="providers")
 
 
 def _version(wanted: bool) -> None:

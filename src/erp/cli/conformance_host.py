@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,11 @@ import msgspec
 
 from erp.gateway.configuration import secret_prefix, split_secrets
 from erp.main import Layer, Settings, running
-from erp.runtime.conformance.host import ALPHA, BETA, PATIENT, Ask, Connect, Disconnect, Host
+from erp.runtime.conformance.host import ALPHA, BETA, PATIENT, Ask, Claims, Connect, Disconnect, Host, Send
+from erp.runtime.conformance.peers import Peers
 from erp.runtime.pool import SECRET_SCHEME
 from erp.runtime.ports import Connection
+from erp.vendor_clients.egress import ALLOW_VARIABLE
 
 if TYPE_CHECKING:
     from erp.runtime.manifest import ProviderManifest
@@ -33,12 +36,56 @@ async def hosting(*, load: Load | None = None, drop_in: Path | None = None) -> A
     """
     with tempfile.TemporaryDirectory(prefix="erp-conformance-") as folder:
         data_dir = _prepared(Path(folder), drop_in)
-        async with running(Settings(data_dir=data_dir, database_url=None, log_level="error")) as layer:
+        settings = Settings(data_dir=data_dir, database_url=None, log_level="error")
+        async with _playing() as peers, running(settings) as layer:
             if load is not None:
                 layer.pool.load = load
             keys = await _tenants(layer)
-            ask = _asking(layer, keys)
-            yield Host(layer.calls, layer.catalog, layer.pool, ask, *_connecting(layer), data_dir, keys)
+            connect, disconnect = _connecting(layer)
+            yield Host(
+                calls=layer.calls,
+                catalog=layer.catalog,
+                pool=layer.pool,
+                ask=_asking(layer, keys),
+                send=_sending(layer),
+                claims=_claims(layer),
+                connect=connect,
+                disconnect=disconnect,
+                data_dir=data_dir,
+                credentials=keys,
+                peers=peers,
+            )
+
+
+@contextlib.asynccontextmanager
+async def _playing() -> AsyncIterator[Peers]:
+    """Play the peers, and let this process reach their ports on this machine, and no others."""
+    peers = Peers()
+    await peers.open()
+    try:
+        with _reachable(*peers.ports):
+            yield peers
+    finally:
+        await peers.close()
+
+
+@contextlib.contextmanager
+def _reachable(*ports: int) -> Iterator[None]:
+    """Add the ports to what the guard of outgoing requests allows; others may do the same at the same time."""
+    mine = [f"127.0.0.1/32:{port}" for port in ports]
+    os.environ[ALLOW_VARIABLE] = ",".join([*_allowed(), *mine])
+    try:
+        yield
+    finally:
+        rest = [entry for entry in _allowed() if entry not in mine]
+        if rest:
+            os.environ[ALLOW_VARIABLE] = ",".join(rest)
+        else:
+            os.environ.pop(ALLOW_VARIABLE, None)
+
+
+def _allowed() -> list[str]:
+    return [entry for entry in os.environ.get(ALLOW_VARIABLE, "").split(",") if entry]
 
 
 def _prepared(folder: Path, drop_in: Path | None) -> Path:
@@ -67,6 +114,23 @@ def _asking(layer: Layer, keys: Mapping[str, str]) -> Ask:
         return answer.status_code, msgspec.json.decode(answer.content) if answer.content else None
 
     return ask
+
+
+def _sending(layer: Layer) -> Send:
+    transport = httpx2.ASGITransport(app=layer.application())
+    client = httpx2.AsyncClient(transport=transport, timeout=60.0)
+
+    async def send(url: str, headers: Mapping[str, str], content: bytes) -> int:
+        return (await client.post(url, content=content, headers=dict(headers))).status_code
+
+    return send
+
+
+def _claims(layer: Layer) -> Claims:
+    def claims(url: str) -> Mapping[str, str]:
+        return layer.links.open("webhooks", url.rpartition("/")[2]).claims
+
+    return claims
 
 
 def _connecting(layer: Layer) -> tuple[Connect, Disconnect]:

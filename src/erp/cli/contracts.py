@@ -27,24 +27,34 @@ def generate() -> None:
     except AuthoredError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
-    changed += _written_specification()
+    changed += _written_derived()
     for path in changed:
         typer.echo(path)
     typer.echo(f"{len(changed)} files changed")
 
 
-def _specification() -> dict[Path, str]:
-    """The page that the conformance cases make; nothing where there are no docs (an installed wheel)."""
+def _derived() -> dict[Path, str]:
+    """What the conformance kit makes; nothing where there are no docs (an installed wheel)."""
     from erp.contracts.authored import PACKAGE
+    from erp.contracts.loading import catalog
+    from erp.runtime.conformance import quality_pages
     from erp.runtime.conformance.spec import provider_spec
 
     folder = PACKAGE.parents[1] / "docs" / "reference"
-    return {folder / "provider-spec.md": provider_spec()} if folder.is_dir() else {}
+    if not folder.is_dir():
+        return {}
+    catalog.cache_clear()  # it may have been generated just now
+    standing = quality_pages.assessments(PACKAGE / "providers")
+    return {
+        folder / "provider-spec.md": provider_spec(),
+        folder / "quality.md": quality_pages.page(standing),
+        PACKAGE / "contracts" / "quality.json": quality_pages.levels(standing),
+    }
 
 
-def _written_specification() -> list[Path]:
+def _written_derived() -> list[Path]:
     changed = []
-    for path, text in _specification().items():
+    for path, text in _derived().items():
         if not path.is_file() or path.read_text("utf-8") != text:
             path.write_text(text, "utf-8")
             changed.append(path)
@@ -65,7 +75,7 @@ def check() -> None:
     except AuthoredError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
-    found += [path for path, text in _specification().items() if not path.is_file() or path.read_text("utf-8") != text]
+    found += [path for path, text in _derived().items() if not path.is_file() or path.read_text("utf-8") != text]
     for path in found:
         typer.echo(f"{path} is not what the contracts say", err=True)
     if found:

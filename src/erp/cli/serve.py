@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from erp.cli.session import failures_explained
+from erp.cli.workers import WORKER, Shared, Workers
 
 DRAIN_SECONDS = 20
 
@@ -21,20 +24,24 @@ def serve(
     drain_seconds: Annotated[
         int, typer.Option(help="How long running calls may still take after SIGTERM.", min=0)
     ] = DRAIN_SECONDS,
+    workers: Annotated[int, typer.Option(help="How many processes serve.", min=1, max=64)] = 1,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then drain; Ctrl-C once more cuts running calls off.
 
-    Prints "ready http://HOST:PORT" on standard error when it answers.
+    Prints "ready http://HOST:PORT" on standard error when it answers. With several workers, providers that keep their
+    data in one process's memory are refused; a worker that dies is started again.
 
     Example: erp serve --port 8080 --data-dir ./data
     """
     from erp.main import Settings
 
-    settings = Settings(data_dir=data_dir.absolute()) if data_dir else Settings()
-    logging.basicConfig(
-        level=settings.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
-    )
     with failures_explained():
+        settings = Settings(data_dir=data_dir.absolute()) if data_dir else Settings()
+        logging.basicConfig(
+            level=settings.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
+        )
+        if workers > 1 and WORKER not in os.environ:
+            sys.exit(Workers(settings, host, port, drain_seconds, workers).run())
         sys.exit(run(settings, host, port, drain_seconds))
 
 
@@ -53,6 +60,7 @@ async def _serve(settings: Any, host: str, port: int, drain_seconds: int) -> int
     from erp.gateway.server import GatewayServer
     from erp.main import running
 
+    shared = Shared.from_environment()
     async with running(settings) as layer:
         if key := await layer.first_key():
             print(f"administrator key (shown only now): {key}", file=sys.stderr, flush=True)
@@ -62,6 +70,11 @@ async def _serve(settings: Any, host: str, port: int, drain_seconds: int) -> int
             layer.listens_at(address)
             print(f"ready {address}", file=sys.stderr, flush=True)
 
-        server.on_ready = ready
-        await server.serve()
+        server.on_ready = ready if shared is None else shared.ready(layer.listens_at)
+        if shared is None:
+            await server.serve()
+        else:
+            watching = asyncio.create_task(shared.end_with_parent(), name="parent")
+            await server.serve([shared.socket])
+            watching.cancel()
         return 0 if server.started else 1

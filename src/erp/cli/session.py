@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from httpx2 import Response
+
     from erp.control_plane import ControlPlane
 
 DATA_DIR_HELP = "The server's data directory (default: ERP_DATA_DIR, or a folder of the user)."
+
+URL_HELP = "Where the server is."
+KEY_HELP = "An API key of the server; better in the environment than on the command line."
+ASK_SECONDS = 60.0
 
 Result = TypeVar("Result")
 
@@ -51,3 +57,28 @@ def with_control_plane(data_dir: Path | None, work: Callable[[ControlPlane], Awa
 
     with failures_explained():
         return asyncio.run(session())
+
+
+def asked(method: str, url: str, key: str) -> Any:
+    """Return a running server's answer; whatever goes wrong ends the command with status 1 and a readable reason."""
+    import httpx2
+
+    try:
+        answer = httpx2.request(method, url, headers={"authorization": f"Bearer {key}"}, timeout=ASK_SECONDS)
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+        typer.echo(
+            f"erp: {url} cannot be reached: {error}. Start it with `erp serve`, or name it with --url.", err=True
+        )
+        raise typer.Exit(1) from None
+    if answer.is_success:
+        return answer.json()
+    typer.echo(f"erp: {_refusal(answer)}", err=True)
+    raise typer.Exit(1)
+
+
+def _refusal(answer: Response) -> str:
+    try:
+        problem = answer.json()
+        return f"{problem['detail']} ({problem['code']})"
+    except (ValueError, KeyError, TypeError):
+        return f"{answer.url} answered {answer.status_code}; is it this software?"

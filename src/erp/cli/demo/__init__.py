@@ -7,9 +7,11 @@ import signal
 import sys
 import tempfile
 from base64 import b64encode
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -22,33 +24,67 @@ CONFIGURED = 200
 
 
 def demo(
+    *,
     port: Annotated[int, typer.Option(help="Port of the layer; 0 takes a free one.", min=0, max=65535)] = 8080,
     data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.", show_default=False)] = None,
     once: Annotated[bool, typer.Option("--once", help="End after the orders instead of serving on.")] = False,
     with_models: Annotated[bool, typer.Option(help="Install the local language model if it is missing.")] = True,
+    tpch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SCALE",
+            help="Push the orders of TPC-H at this scale factor instead (0.01: 15,000) and reconcile them to the cent.",
+        ),
+    ] = None,
+    concurrency: Annotated[int, typer.Option(help="With --tpch: orders under way at once.", min=1, max=64)] = 8,
+    kill_every: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="With --tpch: kill the layer this often and start it again.", min=0.1, max=3600
+        ),
+    ] = None,
 ) -> None:
     """Start the layer with a demo tenant, run sample orders through it, and keep serving.
 
     Example: erp demo --port 8080 --data-dir ./data
     """
-    from erp.cli.demo.children import ChildFailedError
     from erp.main import Settings
 
     settings = Settings(data_dir=data_dir.absolute()) if data_dir else Settings()
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    if with_models:
-        _install_model(settings.models_dir)
-    try:
-        with ExitStack() as stack:
-            is_right = _show(stack, settings.data_dir, port, once=once)
-    except ChildFailedError as error:
-        typer.echo(f"erp demo: {error}", err=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        is_right = True
+    if tpch is None:
+        if kill_every is not None:
+            _stop("--kill-every belongs to --tpch.", status=2)
+        if with_models:
+            _install_model(settings.models_dir)
+        is_right = _ended(lambda stack: _show(stack, settings.data_dir, port, once=once))
+    else:
+        options = AtSize(tpch, settings.data_dir, port, concurrency, kill_every, once)
+        is_right = _ended(lambda stack: _show_at_size(stack, options))
     if not is_right:
         raise typer.Exit(1)
+
+
+def _stop(message: str, *, status: int = 1) -> NoReturn:
+    typer.echo(f"erp demo: {message}", err=True)
+    raise typer.Exit(status)
+
+
+def _ended(work: Callable[[ExitStack], bool]) -> bool:
+    """Do ``work`` and clean up; failures that have an explanation end with it."""
+    from erp.cli.demo.children import ChildFailedError
+    from erp.cli.demo.tpch.generated import NotGeneratedError
+    from erp.cli.demo.tpch.push import PushError
+    from erp.cli.demo.tpch.stored import NotReadableError
+
+    try:
+        with ExitStack() as stack:
+            return work(stack)
+    except (ChildFailedError, NotGeneratedError, NotReadableError, PushError) as error:
+        _stop(str(error))
+    except KeyboardInterrupt:
+        return True
 
 
 def _install_model(models_dir: Path) -> None:
@@ -92,6 +128,39 @@ def _show(stack: ExitStack, data_dir: Path, port: int, *, once: bool) -> bool:
     report.print_next_steps(layer.address, key, log=layer.log)
     if not once:
         layer.process.wait()
+    return is_right
+
+
+@dataclass(frozen=True, slots=True)
+class AtSize:
+    """What ``--tpch`` was asked for."""
+
+    scale: str
+    data_dir: Path
+    port: int
+    concurrency: int
+    kill_every: float | None
+    once: bool
+
+
+def _show_at_size(stack: ExitStack, asked: AtSize) -> bool:
+    from erp.cli.demo import report, tpch
+    from erp.cli.demo.client import DemoClient
+    from erp.cli.demo.tpch.generated import generate
+    from erp.cli.demo.tpch.lives import Lives
+
+    try:
+        scale = tpch.scale_of(asked.scale)
+    except ValueError as error:
+        _stop(f"--tpch: {error}", status=2)
+    orders = generate(scale, asked.data_dir / "tpch")
+    lives = Lives(asked.data_dir, asked.port, kill_every=asked.kill_every)
+    stack.callback(lives.stop)
+    key = _key(asked.data_dir)
+    is_right = tpch.run(tpch.Journey(orders, lives, lambda: DemoClient(lives.address, key), asked.concurrency))
+    if not asked.once:
+        report.print_next_steps(lives.address, key, log=lives.log)
+        lives.wait()
     return is_right
 
 

@@ -15,6 +15,7 @@ class Answer:
 
     status: int
     body: dict[str, Any]
+    retry_after_seconds: float = 0.0
 
     @property
     def data(self) -> dict[str, Any]:
@@ -39,7 +40,11 @@ class DemoClient:
         self._connection.request(method, path, content, {"Authorization": f"Bearer {self._key}", **kind, **named})
         response = self._connection.getresponse()
         text = response.read()
-        return Answer(response.status, json.loads(text) if text else {})
+        return Answer(response.status, json.loads(text) if text else {}, float(response.headers.get("Retry-After", 0)))
+
+    def close(self) -> None:
+        """Close the connection; the next call opens another."""
+        self._connection.close()
 
     def call(self, path: str, params: dict[str, Any], **headers: str) -> Answer:
         """Call an action."""

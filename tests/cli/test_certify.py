@@ -1,0 +1,77 @@
+"""``erp provider certify``: evidence of a passed suite, signed, and nothing of a failed one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from erp.cli.provider import app
+from erp.runtime.conformance.scaffold import write_provider
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("ERP_CERTIFY_KEY", raising=False)
+    return CliRunner()
+
+
+def test_evidence_states_what_ran_and_verifies_until_it_is_changed(runner: CliRunner, tmp_path: Path) -> None:
+    folder = write_provider("cache/proven", tmp_path)
+
+    result = runner.invoke(app, ["certify", "cache/proven", "--folder", "."])
+
+    assert result.exit_code == 0, result.stderr
+    file = folder / "evidence.json"
+    document = json.loads(file.read_text())
+    assert (document["ref"], document["version"], document["contract"]) == ("cache/proven", "0.1.0", "1.0.0")
+    assert document["peer"] == {"embedded": True, "server": None, "level": "P4"}
+    assert {case["outcome"] for case in document["cases"]} == {"passed"}
+    assert len(document["cases"]) > 30
+    assert document["quality"]["level"] == "bronze"
+    key = document["signature"]["key"]
+    verified = runner.invoke(app, ["verify-evidence", str(file), "--key", key])
+    assert (verified.exit_code, "cache/proven 0.1.0" in verified.stdout) == (0, True)
+
+    file.write_text(file.read_text().replace('"bronze"', '"gold"'))
+    refused = runner.invoke(app, ["verify-evidence", str(file), "--key", key])
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "was changed" in refused.stderr
+
+
+def test_nothing_is_certified_when_a_case_fails(runner: CliRunner, tmp_path: Path) -> None:
+    folder = write_provider("cache/forgetful", tmp_path)
+    source = folder / "provider.py"
+    correct = source.read_text()
+    source.write_text(correct.replace("self._entries[wanted.key] = ", "_ = "))
+
+    result = runner.invoke(app, ["certify", "cache/forgetful", "--folder", "."])
+
+    assert result.exit_code == 1
+    assert "nothing was certified" in result.stderr
+    assert not (folder / "evidence.json").exists()
+    assert not (tmp_path / "config").exists()
+
+
+def test_an_unknown_level_is_refused_before_anything_runs(runner: CliRunner) -> None:
+    result = runner.invoke(app, ["certify", "cache/memory", "--level", "P9"])
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--level is one of P0" in result.stderr
+
+
+def test_recording_what_the_ledger_says_already_changes_nothing(runner: CliRunner) -> None:
+    ledger = Path(__file__).parents[2] / "src/erp/contracts/proof.json"
+    before = ledger.read_text()
+
+    result = runner.invoke(app, ["certify", "secrets/local", "--record"])
+
+    assert result.exit_code == 0, result.stderr
+    assert "says so already" in result.stdout
+    assert ledger.read_text() == before
