@@ -34,7 +34,7 @@ def is_refused(server: Server) -> bool:
     """Whether nobody listens any more."""
     try:
         httpx2.get(f"{server.address}/healthz", trust_env=False)
-    except httpx2.ConnectError:
+    except (httpx2.ConnectError, httpx2.ReadError):  # reset: it was waiting to be accepted when the listening ended
         return True
     return False
 
