@@ -8,27 +8,42 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import ControlPlane
 from erp.control_plane.relay import OutboxRelay
+from erp.control_plane.revisions import Topic
 from erp.errors import ProviderError
-from erp.gateway.administration import PLATFORM, Administration
-from erp.gateway.app import Gateway, pages
+from erp.gateway.acting import PLATFORM
+from erp.gateway.administration import Administration
+from erp.gateway.app import Gateway, Parts, pages
+from erp.gateway.batch import Batch
 from erp.gateway.configuration import Configuration
 from erp.gateway.credentials import Credentials
+from erp.gateway.dead_events import DeadEvents
 from erp.gateway.discovery import Discovery
+from erp.gateway.events import ProviderEvents
 from erp.gateway.invoke import InvokeRoute
 from erp.gateway.links import LinkRoutes
+from erp.gateway.operations import OperationPages
+from erp.gateway.reloading import Reloading
+from erp.gateway.routing import Routing
+from erp.gateway.standing import Standings
 from erp.gateway.status import Status
 from erp.runtime.calls import Calls
 from erp.runtime.caretaker import Caretaker
 from erp.runtime.catalog import ProviderCatalog
+from erp.runtime.configuring import Configuring
 from erp.runtime.delivery import BusDelivery
+from erp.runtime.event_feed import EventFeed
+from erp.runtime.hot_swap import HotSwap
 from erp.runtime.observation import Observer
+from erp.runtime.operations import OperationRunner
 from erp.runtime.plan import PlanBook
 from erp.runtime.pool import ProviderPool, safe_name
+from erp.runtime.rotation import Rotation
+from erp.runtime.routes import RouteBook
 from erp.runtime.service_calls import service_context
 from erp.security.identity import KeyIdentity
 from erp.security.keyring import Keyring
@@ -48,6 +63,7 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 EVICTION_SECONDS = 30.0
+MOST_PROCESSES = 256
 FOLLOW_UP_SECONDS = 60.0
 
 
@@ -59,12 +75,27 @@ def default_data_dir() -> Path:
     return Path(shared) / "erp"
 
 
+def number_of_processes() -> int:
+    """Return ``ERP_PROCESSES``.
+
+    Raises:
+        ProviderError: ``failed_precondition`` when it is no number from 1 to 256.
+    """
+    text = os.environ.get("ERP_PROCESSES", "1")
+    if not text.isdigit() or not 1 <= int(text) <= MOST_PROCESSES:
+        message = f"ERP_PROCESSES is {text[:20]!r}. Set it to how many processes share the control plane, 1 to {MOST_PROCESSES}."
+        raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
+    return int(text)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What a process needs to know before it starts."""
 
     data_dir: Path = field(default_factory=default_data_dir)
     database_url: str | None = field(default_factory=lambda: os.environ.get("ERP_DATABASE_URL"))
+    processes: int = field(default_factory=number_of_processes)
+    """How many processes share one control plane; what lives in one process's memory is refused when there are more."""
     log_level: str = field(default_factory=lambda: os.environ.get("ERP_LOG_LEVEL", "info").lower())
 
     public_url: str | None = field(default_factory=lambda: os.environ.get("ERP_PUBLIC_URL"))
@@ -113,9 +144,9 @@ class Layer:
         self.links = SealedLinks(keyring.pepper, (settings.public_url or DEFAULT_URL).rstrip("/"))
         self.policy = RolePolicy()
         self.catalog = ProviderCatalog.load(settings.drop_in_dir)
+        self.catalog.processes = settings.processes
         self.tokens = Tokens(self.vault)
-        keys = KeyIdentity(control.api_keys, keyring.pepper, self.tokens)
-        self.identity = PlatformIdentity(keys, self.tokens, control.api_keys, self.policy, self.catalog)
+        self.identity = self._identity(keyring)
         self.pool = ProviderPool(
             self.catalog,
             data_dir=settings.data_dir,
@@ -125,22 +156,47 @@ class Layer:
             links=self.links,
             reminders=control.reminders,
         )
+        self.hot_swap = HotSwap(self.catalog, self.pool)
         self.plans = PlanBook(self.catalog, self.pool, control.connections)
-        self.calls = Calls(
-            plans=self.plans,
-            policy=self.policy,
-            quotas=control.quotas,
-            journal=control.journal,
-            connections=control.connections,
-            observer=Observer(self.metrics, self.log, self.spans),
-        )
+        self.calls = self._pipeline()
+        self.calls.rates = control.rates if settings.processes > 1 else None
+        self.configuring = self._configuring()
+        self.operations = OperationRunner(self.calls, control.operations, self.catalog, self.configuring)
+        self.rotation = Rotation(self.operations, control.connections.list)
         self.follow_up = OrderFollowUp(context_for=self._order_context, tenants=self._tenants)
         self.plans.add_service("order", OrderService(self.follow_up))
         self.caretaker = Caretaker(
             reminders=control.reminders, plans=self.plans, pool=self.pool, journal=control.journal
         )
+        self.feed = EventFeed(control.outbox.after, control.outbox.end)
         self.relay = OutboxRelay(control.outbox, BusDelivery(self.calls).deliver)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    def _pipeline(self) -> Calls:
+        return Calls(
+            plans=self.plans,
+            policy=self.policy,
+            quotas=self.control.quotas,
+            journal=self.control.journal,
+            connections=self.control.connections,
+            routes=RouteBook(self.control.routes),
+            observer=Observer(self.metrics, self.log, self.spans),
+        )
+
+    def _configuring(self) -> Configuring:
+        control = self.control
+        return Configuring(
+            pool=self.pool,
+            plans=self.plans,
+            connections=control.connections,
+            vault=self.vault,
+            journal=control.journal,
+        )
+
+    def _identity(self, keyring: Keyring) -> PlatformIdentity:
+        api_keys = self.control.api_keys
+        keys = KeyIdentity(api_keys, keyring.pepper, self.tokens)
+        return PlatformIdentity(keys, self.tokens, api_keys, self.policy, self.catalog)
 
     @classmethod
     async def open(cls, settings: Settings) -> Layer:
@@ -149,26 +205,43 @@ class Layer:
         layer = cls(settings, control, keyring)
         control.journal.on_events = layer.relay.nudge
         control.reminders.on_set = layer.caretaker.nudge
+        control.operations.on_change = layer.operations.nudge
+        layer.vault.on_put = layer.rotation.changed
+        control.revisions.watch(Topic.CATALOG, layer.catalog_changed)
         layer._tasks = [
             asyncio.create_task(layer.relay.run(), name="outbox relay"),
             asyncio.create_task(layer.follow_up.run(), name="order follow-up"),
             asyncio.create_task(layer.caretaker.run(), name="caretaker"),
+            asyncio.create_task(layer.operations.run(), name="operations"),
             asyncio.create_task(layer._evict(), name="pool eviction"),
         ]
         return layer
 
     async def close(self) -> None:
         """Stop in the reverse order: no new calls, workers, providers, the platform's memory."""
+        await self.rotation.close()
+        await self.operations.stop()
         self.calls.is_draining = True
         await self.follow_up.stop()
         await self.relay.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.calls.routes.close()
+        await self.feed.close()
         await self.pool.close()
         await self.control.close()
         self.log.flush()
         self.spans.close()
+
+    def catalog_changed(self) -> None:
+        """Read the catalog anew: another process has."""
+        task = asyncio.create_task(self.hot_swap.reload(), name="catalog")
+        self._tasks.append(task)
+        task.add_done_callback(self._tasks.remove)
+
+    async def _tell_of_catalog(self) -> None:
+        await self.control.revisions.count(Topic.CATALOG)
 
     def _order_context(self, tenant: str) -> CallContext:
         return service_context(
@@ -204,26 +277,36 @@ class Layer:
     def application(self) -> Gateway:
         """Return the ASGI application over this layer. It neither opens nor closes the layer."""
         credentials = Credentials(self.identity, self.policy)
-        configuration = Configuration(
-            catalog=self.catalog,
-            control=self.control,
-            vault=self.vault,
-            pool=self.pool,
-            plans=self.plans,
-            credentials=credentials,
+        invoke = InvokeRoute(self.calls, self.catalog, credentials, self.operations)
+        return Gateway(invoke, pages(credentials, self._parts(credentials)))
+
+    def _parts(self, credentials: Credentials) -> Parts:
+        control, plans = self.control, self.plans
+        standings = Standings.from_environment()
+        return Parts(
+            discovery=Discovery(self.catalog, plans, self.pool, self.calls.routes, self.metrics, standings),
+            configuration=Configuration(
+                catalog=self.catalog,
+                control=control,
+                vault=self.vault,
+                pool=self.pool,
+                plans=plans,
+                configuring=self.configuring,
+                operations=self.operations,
+                credentials=credentials,
+            ),
+            routing=Routing(control, self.calls.routes, plans, credentials),
+            batch=Batch(self.calls, self.catalog),
+            events=ProviderEvents(self.feed, self.catalog, self.policy),
+            dead_events=DeadEvents(control, credentials),
+            operations=OperationPages(control, self.operations, credentials),
+            reloading=Reloading(self.hot_swap, control.journal, credentials, self._tell_of_catalog),
+            administration=Administration(
+                control=control, identity=self.identity, plans=plans, credentials=credentials
+            ),
+            links=LinkRoutes(self.links, self.calls, control.tenants),
+            status=Status(self.calls, self.metrics, {"control_plane": control.ping}, credentials),
         )
-        administration = Administration(
-            control=self.control, identity=self.identity, plans=self.plans, credentials=credentials
-        )
-        rest = pages(
-            credentials=credentials,
-            discovery=Discovery(self.catalog, self.plans, self.pool, self.metrics),
-            configuration=configuration,
-            administration=administration,
-            links=LinkRoutes(self.links, self.calls, self.control.tenants),
-            status=Status(self.calls, self.metrics, {"control_plane": self.control.ping}, credentials),
-        )
-        return Gateway(InvokeRoute(self.calls, self.catalog, credentials), rest)
 
 
 @contextlib.asynccontextmanager

@@ -32,31 +32,42 @@ def _collect(stream: IO[str], lines: queue.Queue[str | None]) -> None:
     lines.put(None)
 
 
-def _wait_until_ready(server: subprocess.Popen[str]) -> str:
-    """Read standard error up to ``ready http://HOST:PORT``; keep draining it afterwards."""
+def _wait_until_ready(server: subprocess.Popen[str]) -> tuple[str, str]:
+    """Read standard error up to ``ready http://HOST:PORT``; keep draining it afterwards. Return URL and first key."""
     assert server.stderr is not None
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_collect, args=(server.stderr, lines), daemon=True).start()
     seen: list[str] = []
+    first_key = ""
     while (line := lines.get(timeout=READY_SECONDS)) is not None:
         seen.append(line)
         if found := re.match(r"ready (http://\S+)", line):
-            return found[1]
+            return found[1], first_key
+        if found := re.match(r"administrator key \(shown only now\): (\S+)", line):
+            first_key = found[1]
     pytest.fail("erp serve ended before it was ready:\n" + "".join(seen))
 
 
 @pytest.fixture(scope="session")
 def live_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Environment of a reader with ``ERP_URL`` and ``ERP_KEY`` (tenant demo, role operator, as ``scripts/run`` prints them)."""
+    """Environment of a reader with ``ERP_URL`` and ``ERP_KEY`` (tenant demo, role operator, as ``scripts/run`` prints them), and what the tutorials set besides."""
     data_dir = str(tmp_path_factory.mktemp("documented"))
     command = [ERP, "serve", "--port", "0", "--data-dir", data_dir]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as server:
         try:
-            url = _wait_until_ready(server)
+            url, first_key = _wait_until_ready(server)
             _erp("tenants", "create", "demo", "--data-dir", data_dir)
             key = _erp("keys", "create", "--tenant", "demo", "--role", "operator", "--data-dir", data_dir)
             with checking_proxy(url) as proxy:
-                yield {**os.environ, "ERP_URL": proxy.address, "ERP_KEY": key}
+                yield {
+                    **os.environ,
+                    "PATH": f"{Path(ERP).parent}{os.pathsep}{os.environ['PATH']}",
+                    "XDG_CONFIG_HOME": f"{data_dir}/config",
+                    "ERP_DATA_DIR": data_dir,
+                    "ERP_URL": proxy.address,
+                    "ERP_KEY": key,
+                    "ERP_ADMIN_KEY": first_key,
+                }
             assert proxy.wrong == [], "answers that are not what openapi.json says"
             assert proxy.checked > 0
         finally:

@@ -106,7 +106,7 @@ def test_an_unknown_area_is_denied_to_everybody() -> None:
         (actor("admin"), GET, "role admin"),
         (actor("developer"), LIST_KEYS, "developer may not administer this"),
         (actor(), GET, "no role may not use providers"),
-        (actor("admin"), CREATE_TENANT, "only the platform's administrators create and remove tenants"),
+        (actor("admin"), CREATE_TENANT, "only the platform's administrators may do this"),
         (actor("admin", scopes=("services:order:*",)), GET, "no scope of the key covers it"),
     ],
 )

@@ -30,13 +30,15 @@ def erp(*arguments: str, timeout_seconds: float = END_SECONDS) -> subprocess.Com
 class Server:
     """A running server. Its standard error is read all the time and kept in ``lines``."""
 
-    def __init__(self, data_dir: Path, *options: str, environment: Mapping[str, str] = {}) -> None:
+    def __init__(
+        self, data_dir: Path, *options: str, environment: Mapping[str, str] = {}, program: Path = Path(ERP)
+    ) -> None:
         self.data_dir = data_dir
         self.address = ""
         self.first_key: str | None = None
         self.keys: dict[str, str] = {}
         self.lines: list[str] = []
-        command = [ERP, "serve", "--port", "0", "--data-dir", str(data_dir), *options]
+        command = [str(program), "serve", "--port", "0", "--data-dir", str(data_dir), *options]
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("ERP_", "OTEL_"))}
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**clean, **environment}

@@ -78,6 +78,14 @@ def test_networks_of_the_operator_are_permitted_in_every_spelling_and_no_others(
     assert [address for address in refused if rule.permits(address)] == []
 
 
+def test_a_network_with_a_port_is_permitted_at_that_port_alone() -> None:
+    rule = EgressRule.from_environment({"ERP_EGRESS_ALLOW": "127.0.0.1/32:8443,[fd00:1::/32]:9000,10.1.0.0/16"})
+    permitted = [("127.0.0.1", 8443), ("::ffff:127.0.0.1", 8443), ("fd00:1::5", 9000), ("10.1.0.1", 1), ("1.1.1.1", 1)]
+    assert [pair for pair in permitted if not rule.permits(*pair)] == []
+    refused = [("127.0.0.1", 80), ("127.0.0.1", None), ("127.0.0.2", 8443), ("fd00:1::5", 8443), ("10.2.0.1", 8443)]
+    assert [pair for pair in refused if rule.permits(*pair)] == []
+
+
 def test_without_the_variable_nothing_private_is_permitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ERP_EGRESS_ALLOW", raising=False)
     assert EgressRule.from_environment() == EgressRule()
@@ -85,7 +93,19 @@ def test_without_the_variable_nothing_private_is_permitted(monkeypatch: pytest.M
     assert EgressRule.from_environment() == EgressRule((ipaddress.ip_network("127.0.0.0/8"),))
 
 
-@pytest.mark.parametrize("text", ["localhost", "10.0.0.1/8", "10.0.0.0/33", "127.0.0.1;10.0.0.0/8"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "localhost",
+        "10.0.0.1/8",
+        "10.0.0.0/33",
+        "127.0.0.1;10.0.0.0/8",
+        "127.0.0.1/32:0",
+        "127.0.0.1/32:65536",
+        "127.0.0.1/32:http",
+        "[::1]",
+    ],
+)
 def test_a_malformed_variable_is_an_error_and_not_an_open_door(text: str) -> None:
     with pytest.raises(ValueError, match="ERP_EGRESS_ALLOW"):
         EgressRule.from_environment({"ERP_EGRESS_ALLOW": text})

@@ -167,6 +167,26 @@ async def test_a_cancelled_request_leaves_the_client_usable() -> None:
         assert (await http.send("POST", peer.url)).status == 204
 
 
+async def test_a_client_that_is_closed_while_it_connects_keeps_no_connection() -> None:
+    resolving, closed = asyncio.Event(), asyncio.Event()
+
+    async def slow(host: str, port: int) -> list[str]:
+        resolving.set()
+        await closed.wait()
+        return ["127.0.0.1"]
+
+    async with listening() as peer, client(resolve=slow) as http:
+        call = asyncio.ensure_future(http.send("POST", f"http://slow.example:{peer.port}/"))
+        await resolving.wait()
+        await http.aclose()
+        closed.set()
+        with pytest.raises(ConnectFailedError):
+            await call
+        with pytest.raises(ConnectFailedError):
+            await http.send("POST", peer.url)
+        assert peer.heads == []
+
+
 async def test_closing_is_safe_twice_and_without_use() -> None:
     http = GuardedHttp(LOOPBACK)
     await http.aclose()

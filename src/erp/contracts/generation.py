@@ -18,6 +18,7 @@ from erp.contracts.models_writer import pascal
 from erp.contracts.schemas import inlined, needs_full_check
 
 PROOF = "proof.json"
+STATE_SCHEMA = "state.schema.json"
 
 
 def problems(authored: Authored, package: Path = PACKAGE) -> list[str]:
@@ -38,6 +39,7 @@ def outputs(authored: Authored, package: Path = PACKAGE) -> dict[Path, str]:
     found[here / "catalog.json"] = _compact(catalog(authored, proof))
     found[here / "openapi.json"] = _compact(openapi_writer.openapi(authored))
     found[here / "asyncapi.json"] = _readable(asyncapi_writer.asyncapi(authored))
+    found[here / STATE_SCHEMA] = _readable(state_schema(authored))
     if docs.parent.is_dir():
         found |= {docs / name: text for name, text in reference_writer.pages(authored, proof).items()}
     return found
@@ -58,6 +60,13 @@ def catalog(authored: Authored, proof: dict[str, dict[str, str]]) -> dict[str, A
         "providers": authored.manifests,
         "proof": proof,
     }
+
+
+def state_schema(authored: Authored) -> dict[str, Any]:
+    """Return the schema of a state file on its own, as editors and ``erp apply`` read it."""
+    dialect_of_it = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    found: dict[str, Any] = inlined(authored.schemas["state"], authored.gateway["$defs"])
+    return dialect_of_it | found
 
 
 def _catalogued(contract: Contract) -> dict[str, Any]:

@@ -16,6 +16,13 @@ def catalog() -> dict[str, Any]:
     return found
 
 
+@cache
+def quality() -> dict[str, str]:
+    """Return provider -> level of the quality scale, of the providers of this distribution."""
+    found: dict[str, str] = msgspec.json.decode(document("quality.json"))
+    return found
+
+
 def document(name: str) -> bytes:
-    """Return a generated document: ``catalog.json``, ``openapi.json`` or ``asyncapi.json``."""
+    """Return a generated document: ``catalog.json``, ``quality.json``, ``openapi.json``, ``asyncapi.json``, ``state.schema.json``."""
     return files("erp.contracts").joinpath(name).read_bytes()

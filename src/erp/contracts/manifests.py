@@ -17,37 +17,47 @@ _LIFECYCLE = frozenset({"open", "close", "health", "work"})
 
 def findings(authored: Authored, providers: Path) -> list[str]:
     """Return what is wrong with the manifests, each with how to fix it."""
-    found: list[str] = []
-    for ref, manifest in authored.manifests.items():
-        path = f"providers/{ref}/provider.yaml"
-        found += [f"{path}: {text}" for text in _manifest(authored, providers, ref, manifest)]
-    return found
-
-
-def _manifest(authored: Authored, providers: Path, ref: str, manifest: dict[str, Any]) -> Iterator[str]:
     schema = authored.schemas["provider_manifest"]
+    return [
+        f"providers/{ref}/provider.yaml: {text}"
+        for ref, manifest in authored.manifests.items()
+        for text in untrue(schema, authored.domains.get(ref.partition("/")[0]), providers / ref, ref, manifest)
+    ]
+
+
+def untrue(
+    schema: dict[str, Any], domain: Contract | None, folder: Path, ref: str, manifest: dict[str, Any]
+) -> Iterator[str]:
+    """Say what is wrong with one manifest, each with how to fix it.
+
+    Args:
+        schema: of manifests.
+        domain: the contract; None when there is none of the provider's domain.
+        folder: where the provider is.
+        ref: what the folder says the provider is called.
+        manifest: as authored.
+    """
     for error in jsonschema_rs.Draft202012Validator(schema).iter_errors(manifest):
         yield f"/{'/'.join(map(str, error.instance_path))}: {error.message}. How to fix: see schemas/provider_manifest.yaml."
     if manifest.get("ref") != ref:
         yield f"ref {manifest.get('ref')!r} is not the folder. How to fix: write ref: {ref}."
-    domain = authored.domains.get(ref.partition("/")[0])
     if domain is None:
         yield f"there is no domain {ref.partition('/')[0]}. How to fix: author contracts/domains/ first."
         return
-    for capability in manifest.get("capabilities", []):
+    for capability in manifest.get("capabilities") or []:
         if capability not in (domain.document.get("capabilities") or {}):
             yield f"capability {capability!r} is not in the contract. How to fix: remove it, or add it to the contract."
-    yield from _methods(domain, providers / ref, manifest)
+    yield from _methods(domain, folder, manifest)
 
 
 def _methods(domain: Contract, folder: Path, manifest: dict[str, Any]) -> Iterator[str]:
-    module, _, name = manifest.get("implementation", "").partition(":")
+    module, _, name = str(manifest.get("implementation", "")).partition(":")
     path = folder / f"{module}.py"
     methods = _public_methods(path, name) if path.is_file() else None
     if methods is None:
         yield f"implementation {module}:{name} does not exist. How to fix: name a module and class of the folder."
         return
-    declared = set(manifest.get("capabilities", []))
+    declared = set(manifest.get("capabilities") or [])
     expected = {
         action
         for action, contract in domain.actions.items()

@@ -21,6 +21,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
     "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255},
     "traceparent": {"type": "string"},
     "Prefer": {"type": "string"},
+    "Last-Event-ID": {"type": "string", "maxLength": 18},
 }
 _HEADER_TEXTS = {
     "X-Request-Id": "Names the request in logs and audit records; made up when absent.",
@@ -29,7 +30,8 @@ _HEADER_TEXTS = {
     "X-Connection": "Which of the tenant's connections of the provider.",
     "Idempotency-Key": "A repeated request with the same key replays the first answer.",
     "traceparent": "W3C trace context.",
-    "Prefer": "wait=N bounds the call to N seconds (RFC 7240).",
+    "Prefer": "wait=N bounds the call to N seconds; respond-async answers with an operation (RFC 7240).",
+    "Last-Event-ID": "The id of the last event that arrived; what came after it is sent.",
 }
 _ANSWER_HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-Id": {"type": "string"},
@@ -89,6 +91,8 @@ def _tags(authored: Authored) -> list[dict[str, str]]:
     named = {
         "discovery": "What there is.",
         "connections": "A tenant's configured providers.",
+        "routes": "A tenant's own names for connections.",
+        "operations": "Calls that nobody waits for.",
         "administration": "Tenants, keys, quotas, audit.",
         "links": "URLs that need no key.",
         "status": "The process itself.",
@@ -221,9 +225,17 @@ def _call_responses(authored: Authored, base: str, action: dict[str, Any]) -> di
     else:
         content = {"application/json": {"schema": {"$ref": f"{PREFIX}{base}Answer"}}}
         success = _response("The result.", content, *list(_ANSWER_HEADERS)[1:])
+    later = {} if action.get("streaming") else {"202": _accepted()}
     codes = {*COMMON_ERRORS, "not_found", *action.get("errors", [])}
     statuses = {authored.errors[code]["status"] for code in codes} | _BODY_STATUSES | {422}
-    return {"200": success} | {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)}
+    refused = {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(statuses)}
+    return {"200": success} | later | refused
+
+
+def _accepted() -> dict[str, Any]:
+    """Describe the answer to ``Prefer: respond-async``."""
+    content = {"application/json": {"schema": {"$ref": f"{PREFIX}Operation"}}}
+    return _response("Accepted; the operation says how it ends.", content, "Retry-After")
 
 
 def _components(authored: Authored) -> dict[str, Any]:

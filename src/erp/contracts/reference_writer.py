@@ -18,6 +18,7 @@ def pages(authored: Authored, proof: dict[str, dict[str, str]]) -> dict[str, str
     found = {f"{item.kind}s/{item.name}.md": NOTE + _contract(item) for item in authored.contracts}
     for kind, contracts in (("domains", authored.domains), ("services", authored.services)):
         found[f"{kind}/index.md"] = NOTE + _index(kind, contracts)
+    found["state.md"] = NOTE + _state(inlined(authored.schemas["state"], authored.gateway["$defs"]))
     found["errors.md"] = NOTE + _errors(authored.errors)
     found["capabilities.md"] = NOTE + _matrix(authored, proof)
     return found
@@ -90,16 +91,7 @@ def _action(contract: Contract, name: str, action: dict[str, Any]) -> list[str]:
 
 
 def _table(schema: dict[str, Any], contract: Contract) -> list[str]:
-    properties = schema.get("properties", {})
-    if not properties:
-        return ["None."]
-    required = set(schema.get("required", []))
-    lines = ["| Name | Type | Required | Meaning |", "|---|---|---|---|"]
-    for name, value in properties.items():
-        resolved = inlined(value, contract.definitions)
-        meaning = _cell(resolved.get("description", ""))
-        lines.append(f"| `{name}` | {_type(resolved)} | {'yes' if name in required else 'no'} | {meaning} |")
-    return lines
+    return _rows(inlined(schema, contract.definitions)) if schema.get("properties") else ["None."]
 
 
 def _type(schema: dict[str, Any]) -> str:
@@ -120,6 +112,43 @@ def _type(schema: dict[str, Any]) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def _state(schema: dict[str, Any]) -> str:
+    """Return the page about state files: one table for what a tenant is, one for the entries of each section."""
+    tenant = schema["properties"]["tenants"]["additionalProperties"]
+    lines = [
+        "# State file",
+        "",
+        "What `erp apply`, `erp diff` and `erp export` read and write ([guide](../how-to/manage-state-as-code.md)): YAML with the types of JSON,",
+        "without anchors and tags. `erp export --schema` prints this as JSON Schema (2020-12).",
+        "",
+        "`version` is 1; `tenants` has tenants by id.",
+        "",
+        "## Tenant",
+        "",
+        tenant["description"],
+        "",
+        *_rows(tenant),
+    ]
+    for name, section in tenant["properties"].items():
+        entry = section.get("additionalProperties")
+        if section.get("properties") and name == "quotas":
+            lines += ["", f"## `{name}`", "", section["description"], "", *_rows(section)]
+        elif isinstance(entry, dict):
+            pattern = section["propertyNames"].get("pattern")
+            names = f" Names match `{pattern}`." if pattern else ""
+            lines += ["", f"## `{name}`", "", f"{section['description']}{names}", "", *_rows(entry)]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(schema: dict[str, Any]) -> list[str]:
+    required = set(schema.get("required", []))
+    lines = ["| Name | Type | Required | Meaning |", "|---|---|---|---|"]
+    for name, value in schema["properties"].items():
+        meaning = _cell(value.get("description", ""))
+        lines.append(f"| `{name}` | {_type(value)} | {'yes' if name in required else 'no'} | {meaning} |")
+    return lines
 
 
 def _errors(errors: dict[str, dict[str, Any]]) -> str:

@@ -1,8 +1,8 @@
 """Who may do what, by role and scope. Implements ``ports.Policy``.
 
 Roles:
-    admin      everything in its tenant; in the tenant ``platform`` also creating and removing tenants
-    operator   connections, health, metrics and all actions; reads everything else of administration
+    admin      everything in its tenant; in the tenant ``platform`` also creating and removing tenants and reloading providers
+    operator   connections, routes, operations, health, metrics and all actions; reads everything else of administration
     developer  actions of providers and services; no administration
     service    the layer's own services: actions, no administration
 
@@ -25,9 +25,9 @@ SCOPE_PARTS = 3
 _Target = tuple[str, str, str, str, str]
 """area, domain, name, action, effect."""
 
-_OPERATED = frozenset({"connections", "metrics", "health", "outbox"})
+_OPERATED = frozenset({"connections", "routes", "operations", "metrics", "health", "outbox"})
 """Areas of administration that operators change."""
-_OF_THE_PLATFORM = frozenset({("tenants", "create"), ("tenants", "delete")})
+_OF_THE_PLATFORM = frozenset({("tenants", "create"), ("tenants", "delete"), ("catalog", "reload")})
 
 
 class RolePolicy:
@@ -53,7 +53,7 @@ def _decide(actor: Actor, target: _Target) -> Decision:
     if role is None:
         return Decision(allow=False, reason=_lacking(actor, area))
     if (domain, action) in _OF_THE_PLATFORM and area == "admin" and actor.tenant != PLATFORM:
-        return Decision(allow=False, reason="only the platform's administrators create and remove tenants")
+        return Decision(allow=False, reason="only the platform's administrators may do this")
     if actor.scopes and not any(_scope_covers(scope, target) for scope in actor.scopes):
         return Decision(allow=False, reason="no scope of the key covers it")
     return Decision(allow=True, reason=f"role {role}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from erp.contracts.models.errors import ErrorCode
@@ -21,6 +22,8 @@ class EnvelopeVault:
     def __init__(self, rows: SecretRows, keyring: Keyring) -> None:
         self._rows = rows
         self._keyring = keyring
+        self.on_put: Callable[[str, str], None] = lambda _tenant, _path: None
+        """Called after a version was stored in this process."""
 
     async def put(self, tenant: str, path: str, value: str) -> int:
         """Store a new version and return its number; earlier ones are kept.
@@ -32,7 +35,9 @@ class EnvelopeVault:
         if not 0 < len(path) <= MAX_PATH_LENGTH or not path.isprintable():
             problem = FieldError("/path", f"Use 1 to {MAX_PATH_LENGTH} printable characters.")
             raise ProviderError(ErrorCode.INVALID_ARGUMENT, "The path of the secret is not valid.", errors=[problem])
-        return await self._rows.add(tenant, path, partial(self._seal, tenant, path, value.encode()))
+        version = await self._rows.add(tenant, path, partial(self._seal, tenant, path, value.encode()))
+        self.on_put(tenant, path)
+        return version
 
     def _seal(self, tenant: str, path: str, value: bytes, version: int) -> tuple[str, bytes]:
         return envelope.seal(self._keyring, value, tenant=tenant, path=path, version=version)
@@ -67,6 +72,9 @@ class EnvelopeVault:
 
     async def delete(self, tenant: str, path: str) -> bool:
         return await self._rows.destroy(tenant, path)
+
+    async def destroy(self, tenant: str, path: str, version: int) -> bool:
+        return await self._rows.destroy(tenant, path, version)
 
 
 def _version(row: SecretRow, current: int) -> SecretVersion:

@@ -21,6 +21,8 @@ _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 CLOSE_SECONDS = 2.0
 _INVALID = {"0" * 32, "0" * 16}
 _random = random.Random()  # noqa: S311  (ids, not secrets)
+# A forked child would go on with the numbers of its parent, and so would its brothers and sisters.
+os.register_at_fork(after_in_child=_random.seed)
 
 
 def continued(traceparent: str | None) -> str:

@@ -2,7 +2,7 @@
 
 EgressRule()                      public addresses only
 EgressRule.from_environment()     and the networks the operator lists in ``ERP_EGRESS_ALLOW``
-  .permits(address)               decides about one IP address, never about a name
+  .permits(address, port)         decides about one IP address, never about a name
 
 A name proves nothing: it can resolve to anything, and to something else a moment later. So the rule is
 asked about the very address a connection is opened to (``guarded_http``).
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -55,6 +56,8 @@ _RESERVED_V6 = tuple(
     )
 )
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_MAXIMUM_PORT = 65_535
+_ENTRY = re.compile(r"(?:\[(?P<bracketed>[^\]]+)\]|(?P<plain>[^\s:\[\]]+)):(?P<port>[1-9]\d{0,4})")
 
 
 class EgressRefusedError(Exception):
@@ -66,22 +69,31 @@ class EgressRule:
     """Public addresses, plus networks the operator of the platform (never a tenant) allows."""
 
     allowed: tuple[Network, ...] = ()
+    allowed_at: tuple[tuple[Network, int], ...] = ()
+    """Networks of which one port alone is allowed."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> EgressRule:
         """Read the comma-separated networks (CIDR) of ``ERP_EGRESS_ALLOW``.
 
+        An entry can end with a port, which then is the only one allowed: ``10.1.2.3/32:8443``, ``[fd00:1::/64]:8443``.
+
         Raises:
             ValueError: an entry is not a network.
         """
         text = (os.environ if environment is None else environment).get(ALLOW_VARIABLE, "")
+        entries = [entry.strip() for entry in text.split(",") if entry.strip()]
         try:
-            return cls(tuple(ipaddress.ip_network(entry.strip()) for entry in text.split(",") if entry.strip()))
+            found = [_allowed(entry) for entry in entries]
         except ValueError as error:
             raise ValueError(f"{ALLOW_VARIABLE} must be networks such as 10.1.0.0/16: {error}") from error
+        return cls(
+            tuple(network for network, port in found if port is None),
+            tuple((network, port) for network, port in found if port is not None),
+        )
 
-    def permits(self, address: str) -> bool:
-        """Whether a connection to ``address`` (an IP address, not a name) may be opened."""
+    def permits(self, address: str, port: int | None = None) -> bool:
+        """Whether a connection to ``address`` (an IP address, not a name) may be opened; without ``port`` to any port."""
         try:
             parsed = ipaddress.ip_address(address)
         except ValueError:
@@ -90,8 +102,21 @@ class EgressRule:
             return False
         reached = _reached(parsed)
         return _is_public(reached) or any(
-            network.version == reached.version and reached in network for network in self.allowed
+            network.version == reached.version and reached in network for network in self._allowed(port)
         )
+
+    def _allowed(self, port: int | None) -> tuple[Network, ...]:
+        return (*self.allowed, *(network for network, only in self.allowed_at if only == port))
+
+
+def _allowed(entry: str) -> tuple[Network, int | None]:
+    match = _ENTRY.fullmatch(entry)
+    if match is None:
+        return ipaddress.ip_network(entry), None
+    port = int(match["port"])
+    if port > _MAXIMUM_PORT:
+        raise ValueError(f"{entry!r} has an impossible port")
+    return ipaddress.ip_network(match["bracketed"] or match["plain"]), port
 
 
 def _reached(address: Address) -> Address:

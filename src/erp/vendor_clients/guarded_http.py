@@ -28,6 +28,8 @@ from erp.vendor_clients.egress import EgressRefusedError, EgressRule
 if TYPE_CHECKING:
     import httpx2
 
+    from erp.vendor_clients.guarded_transport import GuardedBackend
+
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,16384}")
 
@@ -94,6 +96,8 @@ class GuardedHttp:
         self._resolve = resolve
         self._tls = tls
         self._client: httpx2.AsyncClient | None = None
+        self._backend: GuardedBackend | None = None
+        self._is_closed = False
 
     def check_url(self, url: str) -> None:
         """Refuse what can be refused without the network; a name is judged when it is connected to.
@@ -101,10 +105,11 @@ class GuardedHttp:
         Raises:
             EgressRefusedError: not http or https, no host, a user name, or a numeric address that is not permitted.
         """
-        from erp.vendor_clients.guarded_transport import host_of, not_public, numeric_addresses, parse_url
+        from erp.vendor_clients.guarded_transport import host_of, not_public, numeric_addresses, parse_url, port_of
 
-        host = host_of(parse_url(url))
-        if not all(self._rule.permits(address) for address in numeric_addresses(host)):
+        target = parse_url(url)
+        host, port = host_of(target), port_of(target)
+        if not all(self._rule.permits(address, port) for address in numeric_addresses(host)):
             raise not_public(host)
 
     async def send(
@@ -154,17 +159,22 @@ class GuardedHttp:
         return (time.monotonic() - started) * 1000
 
     async def aclose(self) -> None:
-        """Close all connections; safe twice and without use."""
+        """Close all connections, for good; safe twice and without use."""
+        self._is_closed = True
         client, self._client = self._client, None
+        if self._backend is not None:
+            self._backend.is_closed = True
         if client is not None:
             await client.aclose()
 
     def _opened(self) -> httpx2.AsyncClient:
+        if self._is_closed:
+            raise ConnectFailedError("The client is closed.")
         if self._client is None:
             from erp.vendor_clients.guarded_transport import GuardedBackend, guarded_client
 
-            backend = GuardedBackend(self._rule, self._resolve)
-            self._client = guarded_client(backend, self._limits, self._tls_context())
+            self._backend = GuardedBackend(self._rule, self._resolve)
+            self._client = guarded_client(self._backend, self._limits, self._tls_context())
         return self._client
 
     def _tls_context(self) -> ssl.SSLContext:

@@ -30,6 +30,8 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         self._rule = rule
         self._resolve = resolve
         self._sockets = httpcore2.AnyIOBackend()
+        self.is_closed = False
+        """Set when everything is closed: the pool forgets connections that are still being opened, and would leak them."""
 
     async def connect_tcp(  # the signature is httpcore2's
         self,
@@ -46,10 +48,18 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
             share = max(deadline - time.monotonic(), 0.0) / len(waiting)
             address = waiting.pop(0)
             try:
-                return await self._sockets.connect_tcp(address, port, share, local_address, socket_options)
+                stream = await self._sockets.connect_tcp(address, port, share, local_address, socket_options)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 if not waiting:
                     raise
+            else:
+                return await self._kept(stream)
+
+    async def _kept(self, stream: httpcore2.AsyncNetworkStream) -> httpcore2.AsyncNetworkStream:
+        if self.is_closed:
+            await stream.aclose()
+            raise httpcore2.ConnectError("The client was closed.")
+        return stream
 
     async def sleep(self, seconds: float) -> None:
         await self._sockets.sleep(seconds)
@@ -62,7 +72,7 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
             raise httpcore2.ConnectTimeout(f"The name server did not answer for {host}.") from error
         except (OSError, UnicodeError) as error:
             raise httpcore2.ConnectError(f"{host} has no address.") from error
-        permitted = [address for address in found if self._rule.permits(address)]
+        permitted = [address for address in found if self._rule.permits(address, port)]
         if not permitted:
             raise not_public(host)
         return permitted[:_MAXIMUM_ADDRESSES]

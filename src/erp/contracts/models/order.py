@@ -55,6 +55,26 @@ class SubmitResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     created: bool
 
 
+class SubmitDocumentRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Take an order in that comes as a UBL document."""
+
+    syntax: Literal["ubl-order-2.1"] = "ubl-order-2.1"
+    document: Annotated[str, Meta(min_length=1, max_length=2000000)]
+
+
+class SubmitDocumentResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Take an order in that comes as a UBL document."""
+
+    order_id: Annotated[str, Meta(min_length=1, max_length=64)]
+    customer_reference: Annotated[str, Meta(min_length=1, max_length=128)]
+    status: Literal["submitted", "cancelled"]
+    net_total: decimal.Decimal
+    tax_total: decimal.Decimal
+    total: decimal.Decimal
+    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+    created: bool
+
+
 class GetRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Show an order with its lines and what has been done about it."""
 
