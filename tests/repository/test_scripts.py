@@ -47,7 +47,11 @@ def test_a_script_prints_its_usage_when_asked(name: str) -> None:
         (["bootstrap", "production"], "'production' is not 'runtime' or 'dev'"),
         (["check", "this"], "takes no arguments"),
         (["lock", "yesterday"], "is not a day such as 2026-01-31"),
-        (["services", "restart"], "Usage: scripts/services up DIRECTORY | down DIRECTORY"),
+        (
+            ["services", "up", "/tmp/none", "oracle"],
+            "there is no service 'oracle'; there are: memcached nats postgres redis",
+        ),
+        (["services", "restart"], "Usage: scripts/services up DIRECTORY [NAME...] | down DIRECTORY"),
     ],
 )
 def test_a_script_refuses_what_it_does_not_understand(command: list[str], message: str) -> None:
