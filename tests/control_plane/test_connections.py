@@ -27,7 +27,7 @@ MAIN = Connection(
 
 
 async def within_a_second(question: Callable[[], Awaitable[Any]], answer: object) -> None:
-    deadline = time.monotonic() + 1.0
+    deadline = time.monotonic() + 30
     while await question() != answer:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)

@@ -37,13 +37,13 @@ async def publish(control: ControlPlane, make: Any, *events: tuple[str, str | No
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
 
 async def until_empty(control: ControlPlane) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await control.outbox.next_due_seconds() is not None:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 

@@ -20,7 +20,7 @@ from tests.durability.ledger import Sent
 from tests.durability.processes import ServerProcess
 
 BLOCK = 4096
-SETTLE_SECONDS = 15.0
+SETTLE_SECONDS = 30.0
 REFUSALS = {"unavailable", "outcome_unknown"}
 """What a caller may be told while the disk does not do its work."""
 

@@ -17,7 +17,7 @@ from tests.durability.processes import ServerProcess, Zygote
 
 Probe = Callable[[ServerProcess, Path], Prober]
 HOUR = 3600.0
-SOON_SECONDS = 10.0
+SOON_SECONDS = 30.0
 
 
 @pytest.fixture(scope="module")

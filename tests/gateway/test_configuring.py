@@ -89,7 +89,7 @@ async def secrets_left(site: Site) -> list[str]:
 
 
 async def until(condition: Any) -> None:
-    ends = time.monotonic() + 5
+    ends = time.monotonic() + 30
     while not await condition():
         assert time.monotonic() < ends
         await asyncio.sleep(0.02)

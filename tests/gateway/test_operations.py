@@ -41,7 +41,7 @@ async def ended(client: httpx2.AsyncClient, id_: str) -> dict[str, Any]:
 
 
 async def until_running(client: httpx2.AsyncClient, id_: str) -> dict[str, Any]:
-    ends = time.monotonic() + 5
+    ends = time.monotonic() + 30
     while True:
         found: dict[str, Any] = (await client.get(f"/operations/{id_}")).json()
         if found["state"] == "running" and "progress" in found:

@@ -58,7 +58,7 @@ async def test_a_delivery_that_failed_is_attempted_again_by_the_layer_itself(
         receiver.secret = made.json()["data"]["secret"]
         answer = await client.post(f"{PROVIDER}/trigger", json={"params": {"name": "order.paid"}})
         assert answer.json()["data"]["status"] == "accepted"
-        for _ in range(500):
+        for _ in range(1500):
             if len(receiver.messages) == 2:
                 break
             await asyncio.sleep(0.02)

@@ -49,7 +49,7 @@ async def test_the_limit_strikes_and_the_work_can_clean_up() -> None:
     with pytest.raises(TimeoutError):
         await limit.keep(work())
     assert (limit.is_expired, cleaned) == (True, [True])
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 10
 
 
 async def test_failures_pass_before_and_after_the_first_wait() -> None:

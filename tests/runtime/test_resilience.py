@@ -37,7 +37,7 @@ async def test_a_bulkhead_lets_its_limit_in_and_queues_the_next() -> None:
     waiting = asyncio.create_task(gate.wait_to_enter())
     await asyncio.sleep(0)
     gate.leave()
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, 30)
 
     assert gate.running == 2
 
@@ -90,7 +90,7 @@ async def test_a_place_given_to_a_waiter_that_is_being_cancelled_goes_to_the_nex
     gate.leave()
     await asyncio.gather(first, return_exceptions=True)
 
-    await asyncio.wait_for(second, 1)
+    await asyncio.wait_for(second, 30)
     assert (gate.running, gate.waiting) == (1, 0)
     gate.leave()
     assert gate.running == 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 CONTINUE = 100
 
 

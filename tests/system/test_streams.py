@@ -13,7 +13,7 @@ from tests.support.process import Server
 from tests.support.wire import Wire, connected, request
 
 STREAM, QUERY = "/providers/db/paced/stream", "/providers/db/paced/query"
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 
 
 class Pace:

@@ -233,7 +233,7 @@ async def test_waiting_ends_with_the_first_event(log: EventLog, ctx: CallContext
     waiting = asyncio.create_task(pull(log, ctx, wait_seconds=3))
     await asyncio.sleep(0.02)
     await publish(log, ctx, 1)
-    assert ids(await asyncio.wait_for(waiting, 1)) == ["e1"]
+    assert ids(await asyncio.wait_for(waiting, 30)) == ["e1"]
     assert await pull(log, ctx, wait_seconds=0.02) == []
 
 
@@ -244,7 +244,7 @@ async def test_a_stream_gives_what_is_there_and_what_comes(log: EventLog, ctx: C
     upcoming = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0.02)
     await publish(log, ctx, 2)
-    assert (await asyncio.wait_for(upcoming, 1)).event.id == "e2"
+    assert (await asyncio.wait_for(upcoming, 30)).event.id == "e2"
     await stream.aclose()
 
 

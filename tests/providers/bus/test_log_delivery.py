@@ -131,12 +131,12 @@ async def test_a_tail_too_long_for_one_look_is_looked_through_while_waiting(log:
     await pull(log, ctx)
     await publish(log, ctx, *range(1, 60), key="a")
     await publish(log, ctx, 60, key="b")
-    found = await asyncio.wait_for(pull(log, ctx, max_events=1, wait_seconds=3), 1)
+    found = await asyncio.wait_for(pull(log, ctx, max_events=1, wait_seconds=20), 30)
     assert ids(found) == ["e60"]
 
 
 async def waiting(log: EventLog, ctx: CallContext) -> asyncio.Task[list[api.Delivery]]:
-    made = asyncio.create_task(pull(log, ctx, wait_seconds=3))
+    made = asyncio.create_task(pull(log, ctx, wait_seconds=20))
     await asyncio.sleep(0.02)
     assert not made.done()
     return made
@@ -148,7 +148,7 @@ async def test_a_confirmation_wakes_the_consumer_that_waits_for_the_key(log: Eve
     await publish(log, ctx, 2, key="a")
     consumer = await waiting(log, ctx)
     await ack(log, ctx, held)
-    assert ids(await asyncio.wait_for(consumer, 1)) == ["e2"]
+    assert ids(await asyncio.wait_for(consumer, 30)) == ["e2"]
 
 
 async def test_what_is_given_back_moved_or_requeued_wakes_the_consumer(log: EventLog, ctx: CallContext) -> None:
@@ -156,18 +156,18 @@ async def test_what_is_given_back_moved_or_requeued_wakes_the_consumer(log: Even
     held = await pull(log, ctx)
     consumer = await waiting(log, ctx)
     await nack(log, ctx, held, delay_seconds=0.02)
-    again = await asyncio.wait_for(consumer, 1)
+    again = await asyncio.wait_for(consumer, 30)
     assert [item.delivery for item in again] == [2]
 
     await nack(log, ctx, again)
     consumer = await waiting(log, ctx)
     [letter] = (await log.list_dead_letters(api.ListDeadLettersRequest(), ctx)).items
     await log.requeue_dead_letters(api.RequeueDeadLettersRequest(ids=[letter.id]), ctx)
-    await ack(log, ctx, await asyncio.wait_for(consumer, 1))
+    await ack(log, ctx, await asyncio.wait_for(consumer, 30))
 
     consumer = await waiting(log, ctx)
     await log.replay(api.ReplayRequest(topic="t", group="g", from_position="0"), ctx)
-    assert ids(await asyncio.wait_for(consumer, 1)) == ["e1"]
+    assert ids(await asyncio.wait_for(consumer, 30)) == ["e1"]
 
 
 async def test_events_a_stream_took_and_did_not_hand_on_are_due_at_once_and_not_counted(
@@ -194,7 +194,7 @@ async def test_a_slow_stream_does_not_hand_on_what_is_no_longer_its_own(log: Eve
     assert not upcoming.done()
     await ack(log, ctx, other)
     await publish(log, ctx, 3)
-    assert (await asyncio.wait_for(upcoming, 1)).event.id == "e3"
+    assert (await asyncio.wait_for(upcoming, 30)).event.id == "e3"
     await stream.aclose()
 
 

@@ -34,7 +34,7 @@ async def test_every_read_gets_its_own_answer(caller: Caller) -> None:
 async def test_a_slow_read_holds_up_nobody_while_a_reader_is_idle(caller: Caller) -> None:
     slow = asyncio.create_task(caller.rows(ENDLESS))
     await asyncio.sleep(0.01)
-    answers = await asyncio.wait_for(asyncio.gather(*(caller.rows("select ?", n) for n in range(20))), 2)
+    answers = await asyncio.wait_for(asyncio.gather(*(caller.rows("select ?", n) for n in range(20))), 30)
     assert answers == [[[number]] for number in range(20)]
     assert not slow.done()
     slow.cancel()
@@ -61,7 +61,7 @@ async def test_reads_wait_while_streams_hold_all_readers_and_then_go_on(caller: 
     await asyncio.sleep(0.01)
     assert not any(task.done() for task in waiting)
     await streams[0].aclose()
-    assert await asyncio.wait_for(asyncio.gather(*waiting), 2) == [[[number]] for number in range(5)]
+    assert await asyncio.wait_for(asyncio.gather(*waiting), 30) == [[[number]] for number in range(5)]
     await streams[1].aclose()
 
 
@@ -70,7 +70,7 @@ async def test_closing_refuses_reads_that_wait_for_a_stream(caller: Caller, open
     stream = await held(caller)
     waiting = [asyncio.create_task(caller.rows("select 1")) for _ in range(3)]
     await asyncio.sleep(0)
-    await asyncio.wait_for(caller.database.close(), 2)
+    await asyncio.wait_for(caller.database.close(), 30)
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [result.code for result in results if isinstance(result, ProviderError)] == ["unavailable"] * 3
     await stream.aclose()

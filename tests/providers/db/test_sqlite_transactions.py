@@ -285,7 +285,7 @@ async def test_closing_rolls_back_what_is_open(caller: Caller, open_context: Ope
     await caller.execute(ADD, transaction=changing)
     running = asyncio.create_task(caller.rows(ENDLESS, transaction=reading))
     await asyncio.sleep(0.02)
-    await asyncio.wait_for(caller.database.close(), 2)
+    await asyncio.wait_for(caller.database.close(), 30)
     with pytest.raises(ProviderError):
         await running
     with pytest.raises(ProviderError):

@@ -97,7 +97,7 @@ class Running:
 
     async def stop(self) -> None:
         await self.follow_up.stop()
-        await asyncio.wait_for(self.task, 5)
+        await asyncio.wait_for(self.task, 30)
 
 
 async def start(world: World) -> Running:

@@ -17,7 +17,7 @@ from erp.providers.db.sqlite.provider import SqliteDatabase
 from erp.runtime.context import Actor, CallContext
 from erp.services.order.service import OrderService
 
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 30.0
 
 
 @dataclass
