@@ -210,18 +210,19 @@ def _position(table: exp.Table, clause: exp.With) -> int:
 
 def _check_calls(tokens: Sequence[Token], tree: exp.Expr, policy: Policy) -> None:
     """Refuse whatever stands before a parenthesis and is neither allowed nor a list of columns."""
-    wanted = Counter(name for name in _called(tokens) if name not in policy.functions)
+    wanted = Counter(name for name in called(tokens) if name not in policy.functions)
     if not wanted:
         return
     for alias in tree.find_all(exp.TableAlias):
         if alias.columns:
             wanted[alias.name.lower()] -= 1
-    called = sorted(name for name, count in wanted.items() if count > 0)
-    if called:
-        raise refusal("A function is not allowed here.", f"calls {called[0][:64]}")
+    refused = sorted(name for name, count in wanted.items() if count > 0)
+    if refused:
+        raise refusal("A function is not allowed here.", f"calls {refused[0][:64]}")
 
 
-def _called(tokens: Sequence[Token]) -> Iterator[str]:
+def called(tokens: Sequence[Token]) -> Iterator[str]:
+    """Yield whatever stands before a parenthesis: functions, and tables before a list of columns."""
     for number, token in enumerate(tokens[:-1]):
         if token.kind not in {Kind.WORD, Kind.NAME} or tokens[number + 1].text != "(":
             continue
