@@ -148,3 +148,49 @@ def test_a_text_is_judged_once() -> None:
     found = queries()
 
     assert found.checked("select 1") is found.checked("select 1")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "insert into stock (a, b) values (?, lower(?)) on conflict (a) do update set b = excluded.b returning a",
+        "insert into public.stock (a) select a from sales.orders",
+        "update stock set a = ?, b = (select count(*) from sales.orders) where (a) = 1 returning *",
+        "delete from stock using sales.orders as o where o.a = stock.a",
+        "merge into stock as s using sales.orders as o on (o.a = s.a) when matched then update set a = 1"
+        " when not matched then insert (a) values (o.a)",
+        "select 1",
+    ],
+)
+def test_one_change_of_rows_runs_where_writing_is_allowed(sql: str) -> None:
+    found = queries(tables=LISTED)
+
+    assert found.checked(sql, writes=True).count == sql.count("?")
+    if not sql.startswith("select"):
+        with pytest.raises(ProviderError):
+            found.checked(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "insert into other (a) values (1)",
+        "insert into stock (a) select pg_sleep(1)",
+        "insert into stock (a) values (set_config('erp.tenant', 'x', false))",
+        "with x as (delete from stock returning *) insert into stock (a) select a from x",
+        "with x as (select 1 into y) delete from stock",
+        "drop table stock",
+        "truncate stock",
+        "set erp.tenant = 'x'",
+        "alter table stock disable row level security",
+        "insert into stock (a) values (1); delete from stock",
+        "call x()",
+        "do $$ begin end $$",
+        "merge into stock using other on (true) when matched then delete",
+    ],
+)
+def test_no_other_change_runs(sql: str) -> None:
+    with pytest.raises(ProviderError) as refused:
+        queries(tables=LISTED).checked(sql, writes=True)
+
+    assert refused.value.code == "invalid_argument"

@@ -1,4 +1,4 @@
-"""Whether a text is one query of allowed tables and allowed functions, for engines that run it as it is written.
+"""Whether a text is one query (or one change of rows) of allowed tables and functions, for engines that run it as it is.
 
 Two readers that share nothing have to agree: sqlglot says what the statement is and which tables it names; the
 engine's lexis says what is called, so that no function hides behind a construct that the parser takes for something
@@ -11,6 +11,7 @@ import re
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from sqlglot import Dialect, exp
 from sqlglot.tokenizer_core import TokenType
@@ -21,13 +22,25 @@ from erp.vendor_clients.sql.placeholders import Placed, Style, placed
 
 CACHED = 1000
 _READING = (exp.Select, exp.SetOperation, exp.Subquery, exp.Values)
+_CHANGING = (exp.Insert, exp.Update, exp.Delete, exp.Merge)
 _EFFECTS = (exp.DML, exp.DDL, exp.Command, exp.Into, exp.Lock, exp.Pragma, exp.Set, exp.Transaction, exp.Commit,
             exp.Rollback, exp.Attach, exp.Detach, exp.Copy, exp.Use, exp.Kill, exp.Execute,
             exp.SessionParameter, exp.Analyze, exp.Describe, exp.Show, exp.Cache, exp.Uncache, exp.Refresh,
             exp.LoadData, exp.Merge, exp.Put, exp.Get, exp.Export)  # fmt: skip
-SYNTAX = frozenset(["select", "distinct", "all", "from", "where", "and", "or", "not", "in", "exists", "any", "some", "as", "on", "using", "having", "by", "over", "filter", "group", "order", "partition", "within", "grouping", "sets", "rollup", "cube", "when", "then", "else", "case", "end", "between", "is", "like", "ilike", "similar", "escape", "union", "intersect", "except", "limit", "offset", "fetch", "first", "next", "values", "row", "array", "with", "materialized", "lateral", "join", "interval", "at", "zone", "returning", "of", "rows", "range", "groups", "table", "only", "collate", "isnull", "notnull", "overlaps", "symmetric", "unique", "preceding", "following", "current", "ties", "no", "others", "exclude", "recursive", "ordinality", "qualify", "pivot", "unpivot", "for", "respect", "nulls", "unnest"])  # fmt: skip
+_SYNTAX = """
+select distinct all from where and or not in exists any some as on using having by over filter group order partition within
+grouping sets rollup cube when then else case end between is like ilike similar escape union intersect except limit offset
+fetch first next values row array with materialized lateral join interval at zone returning of rows range groups table only
+collate isnull notnull overlaps symmetric unique preceding following current ties no others exclude recursive ordinality
+qualify pivot unpivot for respect nulls unnest conflict set do into insert matched
+"""
+SYNTAX = frozenset(_SYNTAX.split())
 """Words before an opening parenthesis that call nothing."""
-TYPES = frozenset(["bit", "varbit", "char", "character", "nchar", "varchar", "nvarchar", "varying", "decimal", "dec", "numeric", "number", "float", "real", "double", "precision", "int", "integer", "bigint", "smallint", "time", "timestamp", "timestamptz", "timetz", "text", "binary", "varbinary", "datetime", "datetime2", "datetimeoffset", "string"])  # fmt: skip
+_TYPES = """
+bit varbit char character nchar varchar nvarchar varying decimal dec numeric number float real double precision int integer
+bigint smallint time timestamp timestamptz timetz text binary varbinary datetime datetime2 datetimeoffset string
+"""
+TYPES = frozenset(_TYPES.split())
 """Types that take a length or precision."""
 _PLAIN = re.compile(r"\w+")
 Named = tuple[str, str]
@@ -60,48 +73,56 @@ class Policy:
 
 @dataclass(slots=True)
 class Queries:
-    """Judges queries by a policy, each text once."""
+    """Judges statements by a policy, each text once."""
 
     policy: Policy
     style: Style
-    _known: OrderedDict[str, Placed] = field(default_factory=OrderedDict, repr=False)
+    _known: OrderedDict[tuple[str, bool], Placed] = field(default_factory=OrderedDict, repr=False)
 
-    def checked(self, sql: str) -> Placed:
-        """Return ``sql`` with the driver's placeholders.
+    def checked(self, sql: str, *, writes: bool = False) -> Placed:
+        """Return ``sql`` with the driver's placeholders; with ``writes`` it may also be one change of rows.
 
         Raises:
             ProviderError: ``invalid_argument`` naming what is not allowed.
         """
-        found = self._known.get(sql)
+        key = (sql, writes)
+        found = self._known.get(key)
         if found is not None:
-            self._known.move_to_end(sql)
+            self._known.move_to_end(key)
             return found
         made = placed(sql, self.policy.lexis, self.style)
-        check(made, sql, self.policy)
-        self._known[sql] = made
+        check(made, sql, self.policy, writes=writes)
+        self._known[key] = made
         if len(self._known) > CACHED:
             self._known.popitem(last=False)
         return made
 
 
-def check(made: Placed, sql: str, policy: Policy) -> None:
-    """Refuse all but one query of what the policy allows.
+def check(made: Placed, sql: str, policy: Policy, *, writes: bool = False) -> None:
+    """Refuse all but one statement of what the policy allows.
 
     Raises:
         ProviderError: ``invalid_argument``.
     """
     text = _for_parser(sql, made)
     tree = tree_of(text, policy.dialect)
-    if not isinstance(tree, _READING):
+    if writes and not isinstance(tree, (*_READING, *_CHANGING)):
+        raise refusal("The statement is not allowed here.", "must be one SELECT, INSERT, UPDATE, DELETE or MERGE")
+    if not writes and not isinstance(tree, _READING):
         raise refusal("A query can only read. Use execute to change something.", "must be one SELECT")
     _check_quotes(text, policy)
     for node in tree.walk():
-        if isinstance(node, _EFFECTS) and not isinstance(node, exp.Query):
+        if isinstance(node, _EFFECTS) and not isinstance(node, exp.Query) and not _is_expected(node, tree):
             raise refusal("The statement does what is not allowed here.", f"has {node.key.upper()} inside")
     for table in tree.find_all(exp.Table):
         _check_table(table, policy)
     _check_calls(made.tokens, tree, policy)
-    _check_words(made.tokens)
+    _check_words(made.tokens, is_insert=isinstance(tree, exp.Insert | exp.Merge))
+
+
+def _is_expected(node: exp.Expr, tree: exp.Expr) -> bool:
+    """Whether it is the statement itself, or what a MERGE or an upsert does."""
+    return node is tree or (isinstance(node, _CHANGING) and isinstance(node.parent, exp.When))
 
 
 def _for_parser(sql: str, made: Placed) -> str:
@@ -120,16 +141,18 @@ def _for_parser(sql: str, made: Placed) -> str:
     return "".join([*parts, sql[place:]])
 
 
+_START = Token(Kind.WORD, "", 0, 0)
 _NEVER = frozenset({"into", "outfile", "dumpfile"})
 _QUOTED = frozenset({TokenType.STRING, TokenType.NATIONAL_STRING, TokenType.RAW_STRING, TokenType.HEREDOC_STRING,
                      TokenType.BYTE_STRING, TokenType.HEX_STRING, TokenType.BIT_STRING, TokenType.UNICODE_STRING,
                      TokenType.IDENTIFIER})  # fmt: skip
 
 
-def _check_words(tokens: Sequence[Token]) -> None:
+def _check_words(tokens: Sequence[Token], *, is_insert: bool) -> None:
     """Refuse words that only statements with an effect have, wherever the parser has put them."""
-    for token in tokens:
-        if token.kind is Kind.WORD and token.folded in _NEVER:
+    for before, token in pairwise([_START, *tokens]):
+        is_target = is_insert and token.folded == "into" and before.folded in {"insert", "merge"}
+        if token.kind is Kind.WORD and token.folded in _NEVER and not is_target:
             raise refusal("The statement does what is not allowed here.", f"has {token.text.upper()} inside")
 
 
@@ -216,6 +239,9 @@ def _check_calls(tokens: Sequence[Token], tree: exp.Expr, policy: Policy) -> Non
     for alias in tree.find_all(exp.TableAlias):
         if alias.columns:
             wanted[alias.name.lower()] -= 1
+    for target in tree.find_all(exp.Schema):
+        if isinstance(target.this, exp.Table) and isinstance(target.parent, exp.Insert):
+            wanted[".".join(part.name.lower() for part in target.this.parts)] -= 1
     refused = sorted(name for name, count in wanted.items() if count > 0)
     if refused:
         raise refusal("A function is not allowed here.", f"calls {refused[0][:64]}")
