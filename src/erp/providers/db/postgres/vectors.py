@@ -6,7 +6,6 @@ knows no language. Both together are ranked by reciprocal rank fusion (Cormack, 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,11 +17,10 @@ from erp.providers.db.postgres.database import PostgresSession
 from erp.providers.db.postgres.failures import explained
 from erp.providers.db.postgres.place import Place
 from erp.runtime.spi import UNSET, ErrorCode, FieldError, ProviderError
+from erp.vendor_clients.row_security.names import collection_table
 
-PREFIX = "erp_vectors_"
 MAX_INDEXED = 2000
 """Dimensions that pgvector can index."""
-_MAX_NAME = 63
 _CANDIDATES = 1000
 _STORE = """
 INSERT INTO {table} (id, embedding, body, payload)
@@ -49,12 +47,6 @@ WITH near AS (SELECT n.id, row_number() OVER (ORDER BY n.distance, n.id) AS plac
 SELECT t.id, t.payload, (coalesce(1.0 / (60 + near.place), 0) + coalesce(1.0 / (60 + worded.place), 0))::float8 AS score
   FROM near FULL JOIN worded USING (id) JOIN {table} AS t USING (id) ORDER BY score DESC, t.id LIMIT {limit}
 """
-
-
-def table_of(collection: str) -> str:
-    """Return the name of a collection's table; it has room for the names of its indexes."""
-    name = PREFIX + collection
-    return name if len(name) + len("_words") <= _MAX_NAME else PREFIX + hashlib.sha256(collection.encode()).hexdigest()[:32]
 
 
 def shape(table: str, dimensions: int) -> list[str]:
@@ -87,7 +79,7 @@ class Vectors:
         lengths = {len(item.vector) for item in request.items}
         if len(lengths) > 1:
             raise _lengths("items have vectors of different lengths")
-        table = table_of(request.collection)
+        table = collection_table(request.collection)
         arguments = _columns(list(newest.values()))
         try:
             await self._stored(table, arguments)
@@ -148,7 +140,7 @@ def _search(request: api.SearchVectorsRequest) -> tuple[str, list[Any]]:
         arguments += [name, msgspec.json.encode(value).decode()]
         conditions.append(f" AND payload -> ${len(arguments) - 1}::text = ${len(arguments)}::text::jsonb")
     template = (_BOTH if by_words else _NEAREST) if by_vector else _WORDS
-    facts = {"table": table_of(request.collection), "filter": "".join(conditions), "limit": request.limit}
+    facts = {"table": collection_table(request.collection), "filter": "".join(conditions), "limit": request.limit}
     return template.format(candidates=min(_CANDIDATES, max(100, request.limit * 4)), **facts), arguments
 
 
