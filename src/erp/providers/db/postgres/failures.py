@@ -94,7 +94,7 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         state = getattr(error, "sqlstate", None) or ""
         return state in _LOST or state.startswith("08")
-    return isinstance(error, OSError | EOFError | asyncpg.InterfaceError) and not isinstance(error, asyncpg.DataError)
+    return isinstance(error, OSError | EOFError | asyncpg.InterfaceError | asyncpg.InternalClientError) and not isinstance(error, asyncpg.DataError)
 
 
 def unknown(error: BaseException) -> ProviderError:
