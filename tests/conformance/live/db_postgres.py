@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from erp.vendor_clients.egress import ALLOW_VARIABLE
 
 REF = "db/postgres"
-VARIABLE = "ERP_TEST_POSTGRES"
+VARIABLE = "ERP_TEST_PGVECTOR"
 
 
 def config(address: str) -> Mapping[str, Any]:

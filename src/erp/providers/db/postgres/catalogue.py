@@ -51,14 +51,14 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 class Catalogue:
-    """The tables and views of some schemas, or those that may be seen, without the tenant's column."""
+    """The tables and views of some schemas, or those that may be seen; where rows are shared, without estimates."""
 
     def __init__(
-        self, schemas: Sequence[str], visible: Collection[tuple[str, str]] | None = None, hidden_column: str | None = None
+        self, schemas: Sequence[str], visible: Collection[tuple[str, str]] | None = None, *, is_shared: bool = False
     ) -> None:
         self._schemas = list(schemas)
         self._visible = None if visible is None else [f"{schema}.{name}" for schema, name in visible]
-        self._hidden = hidden_column
+        self._is_shared = is_shared
 
     async def tables(
         self, connection: Any, after: tuple[str, str], only: tuple[str | None, str | None], limit: int
@@ -75,30 +75,25 @@ class Catalogue:
     ) -> Table:
         number = row["id"]
         own = indexes.get(number, [])
-        primary = next((self._shown(index["columns"]) for index in own if index["is_primary"]), [])
+        primary = next((index["columns"] for index in own if index["is_primary"]), [])
         estimate = row["estimate"]
         return Table(
             schema=row["schema"],
             name=row["name"],
             kind="view" if row["is_view"] else "table",
             comment=_present(row["comment"]),
-            columns=[_column(each) for each in columns.get(number, []) if each["name"] != self._hidden],
+            columns=[_column(each) for each in columns.get(number, [])],
             primary_key=primary,
             indexes=[
-                Index(name=index["name"], columns=self._shown(index["columns"]), unique=index["is_unique"])
+                Index(name=index["name"], columns=index["columns"], unique=index["is_unique"])
                 for index in own
             ],
             foreign_keys=[
-                ForeignKey(
-                    columns=self._shown(key["columns"]), table=key["table"], references=self._shown(key["references"])
-                )
+                ForeignKey(columns=key["columns"], table=key["table"], references=key["references"])
                 for key in keys.get(number, [])
             ],
-            row_estimate=UNSET if estimate is None or estimate < 0 or self._hidden else int(estimate),
+            row_estimate=UNSET if estimate is None or estimate < 0 or self._is_shared else int(estimate),
         )
-
-    def _shown(self, columns: Sequence[str]) -> list[str]:
-        return [name for name in columns if name != self._hidden]
 
 
 def _column(row: Mapping[str, Any]) -> TableColumn:

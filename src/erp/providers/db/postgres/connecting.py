@@ -48,9 +48,12 @@ class Endpoint:
         """Return what the configuration says."""
         statement = int(config.get("max_statement_seconds", 30.0) * 1000)
         idle = int(config.get("max_lease_seconds", 60.0) * 1000) + 10_000
-        settings = {"statement_timeout": str(statement), "idle_in_transaction_session_timeout": str(idle)}
-        if config.get("schema"):
-            settings["search_path"] = f'"{config["schema"]}", public'
+        schema = config.get("schema", "public")
+        settings = {
+            "statement_timeout": str(statement),
+            "idle_in_transaction_session_timeout": str(idle),
+            "search_path": "public" if schema == "public" else f'"{schema}", public',
+        }
         return cls(
             host=config["host"],
             port=config.get("port", 5432),

@@ -175,7 +175,7 @@ class PostgresSession:
 
     async def commit(self) -> None:
         try:
-            status = await self.connection.execute("COMMIT")
+            status = await self.connection.plain("COMMIT")
         except Exception as error:
             raise unknown(error) if is_lost(error) else explained(error) from error
         if status == "ROLLBACK":

@@ -12,6 +12,7 @@ _STATES = {
     "23505": ErrorCode.ALREADY_EXISTS,
     "25006": ErrorCode.INVALID_ARGUMENT,
     "25001": ErrorCode.INVALID_ARGUMENT,
+    "25P01": ErrorCode.UNAVAILABLE,
     "25P02": ErrorCode.FAILED_PRECONDITION,
     "25P03": ErrorCode.UNAVAILABLE,
     "25P04": ErrorCode.UNAVAILABLE,
@@ -33,8 +34,13 @@ _CLASSES = {
     "21": ErrorCode.INVALID_ARGUMENT,
     "22": ErrorCode.INVALID_ARGUMENT,
     "23": ErrorCode.FAILED_PRECONDITION,
+    "25": ErrorCode.FAILED_PRECONDITION,
+    "26": ErrorCode.CONFLICT,
     "28": ErrorCode.UNAUTHENTICATED,
     "2B": ErrorCode.FAILED_PRECONDITION,
+    "34": ErrorCode.FAILED_PRECONDITION,
+    "38": ErrorCode.FAILED_PRECONDITION,
+    "39": ErrorCode.FAILED_PRECONDITION,
     "40": ErrorCode.CONFLICT,
     "42": ErrorCode.INVALID_ARGUMENT,
     "44": ErrorCode.FAILED_PRECONDITION,
@@ -43,11 +49,14 @@ _CLASSES = {
     "55": ErrorCode.FAILED_PRECONDITION,
     "57": ErrorCode.UNAVAILABLE,
     "58": ErrorCode.UNAVAILABLE,
+    "72": ErrorCode.CONFLICT,
+    "HV": ErrorCode.UNAVAILABLE,
     "P0": ErrorCode.FAILED_PRECONDITION,
 }
 _LOST = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"})
 _TEXTS = {
     "25006": "A query cannot write. Use execute.",
+    "25P01": "The connection to the server was lost, and the transaction with it.",
     "25P03": "The transaction was idle for too long; the server has undone it.",
     "25P04": "The transaction took too long; the server has undone it.",
     "28P01": "The server refuses the user or its password.",
@@ -85,7 +94,7 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         state = getattr(error, "sqlstate", None) or ""
         return state in _LOST or state.startswith("08")
-    return isinstance(error, OSError | EOFError | asyncpg.InterfaceError) and not isinstance(error, asyncpg.DataError)
+    return isinstance(error, OSError | EOFError | asyncpg.InterfaceError | asyncpg.InternalClientError) and not isinstance(error, asyncpg.DataError)
 
 
 def unknown(error: BaseException) -> ProviderError:

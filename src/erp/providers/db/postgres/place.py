@@ -36,22 +36,52 @@ async def opened(config: Config, tenant: str) -> Place:
     Raises:
         ProviderError: when it cannot be reached, or is not what the mode asks for.
     """
+    if config.get("mode") == "pooled":
+        return await _pooled(config, tenant)
     endpoint = Endpoint.of(config)
-    mode = config.get("mode", "siloed")
     schema = config.get("schema", "public")
-    if mode == "schema":
+    if config.get("mode") == "schema":
         from erp.providers.db.postgres.tenant_schema import prepared
 
         endpoint = await prepared(endpoint, tenant)
         schema = endpoint.user
     database = Database(endpoint, readers=terms_of(config, "readers"), writers=terms_of(config, "writers"))
+    await _tried(database)
+    named = config.get("tables")
+    tables = None if named is None else frozenset(place_of(name, schema) for name in named)
+    schemas = _searched(schema)
+    statements = Statements(schemas, functions=config.get("functions", ()), tables=tables)
+    return Place(database, statements, Catalogue(schemas, tables))
+
+
+async def _pooled(config: Config, tenant: str) -> Place:
+    from erp.providers.db.postgres.pooled import isolated, joined, prelude_for
+
+    prelude = prelude_for(tenant)
+    database = joined(Endpoint.of(config), terms_of(config, "readers"), terms_of(config, "writers"))
+    await _tried(database)
+    try:
+        found = await isolated(database)
+    except BaseException:
+        await database.close()
+        raise
+    tables = frozenset((table.schema, table.name) for table in (*found.isolated, *found.shared))
+    named = config.get("tables")
+    schema = config.get("schema", "public")
+    if named is not None:
+        tables &= {place_of(name, schema) for name in named}
+    schemas = _searched(schema)
+    statements = Statements(schemas, functions=config.get("functions", ()), tables=tables)
+    return Place(database, statements, Catalogue(sorted({place[0] for place in tables}), tables, is_shared=True), prelude)
+
+
+async def _tried(database: Database) -> None:
     try:
         await database.open()
     except BaseException:
         await database.close()
         raise
-    named = config.get("tables")
-    tables = None if named is None else frozenset(place_of(name, schema) for name in named)
-    schemas = (schema,) if schema == "public" else (schema, "public")
-    statements = Statements(schemas, functions=config.get("functions", ()), tables=tables)
-    return Place(database, statements, Catalogue(schemas, tables))
+
+
+def _searched(schema: str) -> tuple[str, ...]:
+    return (schema,) if schema == "public" else (schema, "public")

@@ -10,6 +10,7 @@ from erp.contracts.models import db as api
 from erp.providers.db.postgres.database import PostgresSession, refuse_large
 from erp.providers.db.postgres.place import Place, opened
 from erp.providers.db.postgres.statements import Change
+from erp.providers.db.postgres.vectors import Vectors
 from erp.runtime.spi import (
     UNSET,
     CallContext,
@@ -215,6 +216,14 @@ class PostgresDatabase:
                 raise _unexpected(number, affected, expected)
             results.append(api.Effect(rows_affected=affected))
         return api.ExecuteBatchResult(results=results)
+
+    # -- vectors ---------------------------------------------------------------------------------
+
+    async def upsert_vectors(self, request: api.UpsertVectorsRequest, context: CallContext) -> api.UpsertVectorsResult:  # noqa: ARG002
+        return api.UpsertVectorsResult(stored=await Vectors(self._opened()).store(request))
+
+    async def search_vectors(self, request: api.SearchVectorsRequest, context: CallContext) -> api.SearchVectorsResult:  # noqa: ARG002
+        return api.SearchVectorsResult(items=await Vectors(self._opened()).found(request))
 
     # -- transactions ----------------------------------------------------------------------------
 

@@ -52,14 +52,12 @@ class Statements:
         *,
         functions: Collection[str] = (),
         tables: Collection[Named] | None = None,
-        writable: Collection[Named] | None = None,
     ) -> None:
-        """``functions`` may be called besides those that only compute; ``writable`` are the ``tables`` that may be changed."""
+        """``functions`` may be called besides those that only compute."""
         self.schemas = tuple(schemas)
         self.tables = tables
         self._functions = HARMLESS | {name.lower() for name in functions}
         self._queries = _judging(self.schemas, self._functions, tables)
-        self._writable = self._queries if writable is None else _judging(self.schemas, self._functions, writable)
         self._changes: OrderedDict[str, Change] = OrderedDict()
 
     def query(self, sql: str) -> Placed:

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
@@ -48,7 +49,7 @@ class Wire(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is published wi
                 state=state, args=arguments, portal_name="", limit=limit, return_extra=True, timeout=timeout
             )
 
-        with self._stmt_exclusive_section:
+        with self._ended_when_confused(), self._stmt_exclusive_section:
             (rows, status, _), state = await self._do_execute(sql, bind, None)
         return Done(rows, status.decode() if status else "", columns_of(state._get_attributes()))  # noqa: SLF001
 
@@ -59,9 +60,22 @@ class Wire(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is published wi
         for name in ("timestamp", "timestamptz"):
             await self.set_type_codec(name, schema="pg_catalog", encoder=str, decoder=_moment, format="text")
 
-    async def plain(self, sql: str) -> None:
-        """Run statements of the provider's own, which return nothing."""
-        await self.execute(sql)
+    async def plain(self, sql: str) -> str:
+        """Run statements of the provider's own; return the server's word on the last one."""
+        with self._ended_when_confused():
+            status: str = await self.execute(sql)
+        return status
+
+    @contextmanager
+    def _ended_when_confused(self) -> Iterator[None]:
+        """Close the connection when driver and server no longer agree on what is going on, as after a lost one."""
+        try:
+            yield
+        except asyncpg.exceptions.OutdatedSchemaCacheError:
+            raise
+        except asyncpg.InternalClientError as error:
+            self.terminate()
+            raise asyncpg.ConnectionDoesNotExistError(str(error)) from error
 
 
 def _moment(text: str) -> str:
