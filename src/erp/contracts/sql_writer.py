@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 _INTRODUCTION = """# SQL of each engine
 
 For whoever writes statements for several engines. All this stands in the `sql` section of each provider's manifest, and the conformance
-suite holds it against the engine (DB-60 to DB-68): the [capability matrix](capabilities.md) says against which it has run.
+suite holds it against the engine (DB-80 to DB-88): the [capability matrix](capabilities.md) says against which it has run.
 A placeholder is `?` everywhere.
 """
 _SECURITY = {

@@ -187,7 +187,7 @@ class ForgetsToCommit:
 COMMITTED: set[str] = set()
 
 
-@breaks("DB-31", ref=REF, also=("DB-65",))
+@breaks("DB-31", ref=REF, also=("DB-85",))
 class RollbackCommits:
     async def rollback(self, request: Any, context: Any) -> Any:
         if request.savepoint is not UNSET:

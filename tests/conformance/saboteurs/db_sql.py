@@ -14,7 +14,7 @@ REF = "db/sqlite"
 SQL = ProviderCatalog.load().provider("db", "sqlite").sql
 
 
-@breaks("DB-60", ref=REF)
+@breaks("DB-80", ref=REF)
 class RoundsDecimals:
     async def query(self, request: Any, context: Any) -> Any:
         result = await super().query(request, context)  # type: ignore[misc]
@@ -23,7 +23,7 @@ class RoundsDecimals:
 
 
 @breaks(
-    "DB-61",
+    "DB-81",
     ref=REF,
     manifest={"sql": {**SQL, "upsert": "insert into {table} (id, name) values (?, ?) on conflict do nothing"}},
 )
@@ -31,22 +31,22 @@ class KeepsWhatIsThere:
     pass
 
 
-@breaks("DB-62", ref=REF, manifest={"sql": {**SQL, "returning": ["insert", "update"]}})
+@breaks("DB-82", ref=REF, manifest={"sql": {**SQL, "returning": ["insert", "update"]}})
 class ReturnsMoreThanItSays:
     pass
 
 
-@breaks("DB-63", ref=REF, manifest={"sql": {**SQL, "json": "json_extract({column}, '$.b')"}})
+@breaks("DB-83", ref=REF, manifest={"sql": {**SQL, "json": "json_extract({column}, '$.b')"}})
 class NamesTheWrongMember:
     pass
 
 
-@breaks("DB-64", ref=REF, manifest={"sql": {**SQL, "isolation_levels": ["serializable", "snapshot"]}})
+@breaks("DB-84", ref=REF, manifest={"sql": {**SQL, "isolation_levels": ["serializable", "snapshot"]}})
 class AcceptsALevelItDoesNotList:
     pass
 
 
-@breaks("DB-65", ref=REF)
+@breaks("DB-85", ref=REF)
 class CommitsWithEachTable:
     async def execute(self, request: Any, context: Any) -> Any:
         if request.sql.startswith("create table") and isinstance(request.transaction, str):
@@ -64,12 +64,12 @@ class CommitsWithEachTable:
             raise
 
 
-@breaks("DB-66", ref=REF, manifest={"sql": {**SQL, "limits": {**SQL["limits"], "name_length": 40}}})
+@breaks("DB-86", ref=REF, manifest={"sql": {**SQL, "limits": {**SQL["limits"], "name_length": 40}}})
 class TakesLongerNamesThanItSays:
     pass
 
 
-@breaks("DB-67", ref=REF)
+@breaks("DB-87", ref=REF)
 class TakesFewParameters:
     async def execute(self, request: Any, context: Any) -> Any:
         if request.sql.count("?") > 999:
@@ -77,6 +77,6 @@ class TakesFewParameters:
         return await super().execute(request, context)  # type: ignore[misc]
 
 
-@breaks("DB-68", ref=REF, manifest={"sql": {**SQL, "row_level_security": "none"}})
+@breaks("DB-88", ref=REF, manifest={"sql": {**SQL, "row_level_security": "none"}})
 class HidesThatTablesAreShared:
     pass

@@ -49,7 +49,7 @@ async def _stored(bench: Bench, kind: str, value: Any) -> Any:
     return found
 
 
-@case("DB-60", needs="sql")
+@case("DB-80", needs="sql")
 async def every_listed_type_keeps_its_values(bench: Bench) -> None:
     """A value of each kind MUST come back the same from a column of the type that the manifest lists for it."""
     for kind, (value, expected) in VALUES.items():
@@ -60,7 +60,7 @@ async def every_listed_type_keeps_its_values(bench: Bench) -> None:
         require(str(found).startswith(beginning), f"{kind}: {value} came back as {str(found)[:60]}")
 
 
-@case("DB-61", needs="sql")
+@case("DB-81", needs="sql")
 async def the_listed_upsert_adds_and_changes(bench: Bench) -> None:
     """The manifest's ``upsert`` MUST add a row whose id is new, and change the name of one whose id is there."""
     table = await new_table(bench, rows=1)
@@ -70,7 +70,7 @@ async def the_listed_upsert_adds_and_changes(bench: Bench) -> None:
     require(await names_in(bench, table) == [[1, "changed"], [2, "added"]], f"left {await names_in(bench, table)}")
 
 
-@case("DB-62", needs="sql")
+@case("DB-82", needs="sql")
 async def changes_return_rows_where_listed(bench: Bench) -> None:
     """A change with RETURNING MUST answer its rows where ``returning`` lists it, and otherwise be refused and change nothing."""
     listed = bench.manifest.sql["returning"]
@@ -88,7 +88,7 @@ async def changes_return_rows_where_listed(bench: Bench) -> None:
             require(answer["rows_affected"] == 1, f"{kind} affected {answer['rows_affected']}")
 
 
-@case("DB-63", needs="sql")
+@case("DB-83", needs="sql")
 async def the_listed_expression_reads_json(bench: Bench) -> None:
     """A JSON document MUST come back whole, and the manifest's ``json`` expression MUST answer a member's text."""
     table = bench.unique("conformance").replace("-", "_")
@@ -104,7 +104,7 @@ def _document(bench: Bench) -> str:
     return "parse_json(?)" if bench.manifest.sql["types"]["json"] == "variant" else "?"
 
 
-@case("DB-64", needs="sql", capability="isolation_levels")
+@case("DB-84", needs="sql", capability="isolation_levels")
 async def isolation_levels_are_those_listed(bench: Bench) -> None:
     """``begin`` MUST accept each isolation level that is listed, for reading and for changing, and refuse others with ``unsupported``."""
     listed = bench.manifest.sql["isolation_levels"]
@@ -119,7 +119,7 @@ async def isolation_levels_are_those_listed(bench: Bench) -> None:
             await bench.call("rollback", {"transaction": handle})
 
 
-@case("DB-65", needs="sql", capability="transactions")
+@case("DB-85", needs="sql", capability="transactions")
 async def a_transaction_undoes_schema_changes_where_listed(bench: Bench) -> None:
     """With ``transactional_schema`` a table made in a transaction MUST be gone after ``rollback``; without, making one is refused there."""
     table = bench.unique("conformance").replace("-", "_")
@@ -136,7 +136,7 @@ async def a_transaction_undoes_schema_changes_where_listed(bench: Bench) -> None
     require(await names_in(bench, kept) == [], "the transaction was committed on the way")
 
 
-@case("DB-66", needs="sql")
+@case("DB-86", needs="sql")
 async def names_are_as_long_as_listed(bench: Bench) -> None:
     """A table's name of the listed length MUST be kept whole; a longer one is refused or cut. Without a limit 200 bytes are kept."""
     limit = bench.manifest.sql["limits"]["name_length"]
@@ -154,7 +154,7 @@ async def names_are_as_long_as_listed(bench: Bench) -> None:
     await bench.refused("not_found", "metadata", {"table": f"y{name}"})
 
 
-@case("DB-67", needs="sql")
+@case("DB-87", needs="sql")
 async def statements_have_as_many_parameters_as_listed(bench: Bench) -> None:
     """A statement MUST take as many parameters as the manifest lists."""
     count = bench.manifest.sql["limits"]["parameters"]
@@ -165,7 +165,7 @@ async def statements_have_as_many_parameters_as_listed(bench: Bench) -> None:
     require(answer["rows_affected"] == 2, f"{answer['rows_affected']} rows were found")  # noqa: PLR2004  (rows 2 and 3)
 
 
-@case("DB-68", needs="sql")
+@case("DB-88", needs="sql")
 async def tenants_share_tables_only_where_listed(bench: Bench) -> None:
     """Where ``row_level_security`` is none, a connection to shared tables (mode pooled) MUST be refused; else the mode is offered."""
     offered = "pooled" in (bench.manifest.config["properties"].get("mode") or {}).get("enum", [])
