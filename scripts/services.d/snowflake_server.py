@@ -5,6 +5,7 @@ Usage: snowflake_server.py PORT; the password that it lets in is ERP_PASSWORD in
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import itertools
 import json
@@ -32,12 +33,14 @@ class Logins:
         self._password = password
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or scope["path"] != LOGIN:
+        if scope["type"] != "http":
             await app(scope, receive, send)
             return
         body = await whole(receive)
-        if self._is_known(scope, body):
-            await answer(send, await self._completed(scope, body))
+        if scope["path"] != LOGIN:
+            await answer(send, refusal_of(await patiently(scope, body)))
+        elif self._is_known(scope, body):
+            await answer(send, completed(await answered(scope, body)))
         else:
             await answer(send, REFUSED)
 
@@ -46,23 +49,54 @@ class Logins:
         asked = json.loads(gzip.decompress(body) if is_packed else body)
         return bool(asked["data"].get("PASSWORD") == self._password)
 
-    async def _completed(self, scope: Any, body: bytes) -> Any:
-        parts: list[bytes] = []
 
-        async def receive() -> Any:
-            return {"type": "http.request", "body": body}
+async def answered(scope: Any, body: bytes) -> Any:
+    """Return what fakesnow answers."""
+    parts: list[bytes] = []
 
-        async def send(message: Any) -> None:
-            parts.append(message.get("body", b""))
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body}
 
-        await app(scope, receive, send)
-        found = json.loads(b"".join(parts))
-        token = found["data"]["token"]
-        found["data"] |= {"masterToken": token, "sessionId": next(sessions), "masterValidityInSeconds": 14400}
-        return found
+    async def send(message: Any) -> None:
+        parts.append(message.get("body", b""))
+
+    await app(scope, receive, send)
+    try:
+        return json.loads(b"".join(parts))
+    except ValueError:
+        return {"data": None, "code": "261000", "message": "Not found.", "success": False}
+
+
+async def patiently(scope: Any, body: bytes) -> Any:
+    """Ask again where changes collided: Snowflake lets the second wait, DuckDB refuses it."""
+    found = await answered(scope, body)
+    for _ in range(40):
+        if found.get("code") != "261000":
+            break
+        await asyncio.sleep(0.02)
+        found = await answered(scope, body)
+    return found
+
+
+def completed(found: Any) -> Any:
+    """Add what connectors ask of a login."""
+    token = found["data"]["token"]
+    found["data"] |= {"masterToken": token, "sessionId": next(sessions), "masterValidityInSeconds": 14400}
+    return found
+
+
+def refusal_of(found: Any) -> Any:
+    """Refuse as Snowflake does: fakesnow says 500 where DuckDB refuses, and connectors repeat that for a minute."""
+    message = str(found.get("message"))
+    if found.get("code") == "261000":
+        found |= {"code": "000603", "data": {"errorCode": "000603", "sqlState": "XX000"}}
+    elif not found.get("success") and "Referenced column" in message:
+        found |= {"code": "000904", "data": {"errorCode": "000904", "sqlState": "42000"}}
+    return found
 
 
 async def whole(receive: Any) -> bytes:
+    """Return the body of a request."""
     parts = []
     while True:
         message = await receive()
@@ -72,6 +106,7 @@ async def whole(receive: Any) -> bytes:
 
 
 async def answer(send: Any, document: Any) -> None:
+    """Send an answer."""
     headers = [(b"content-type", b"application/json")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps(document).encode()})

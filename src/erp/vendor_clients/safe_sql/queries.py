@@ -196,9 +196,9 @@ def _is_hidden(schema: str, name: str, policy: Policy) -> bool:
     return name.lower().startswith(tuple(policy.hidden_prefixes))
 
 
-def _name(part: exp.Expr | None, policy: Policy) -> str:
-    if part is None or not part.name:
-        return ""
+def _name(part: exp.Expr | str | None, policy: Policy) -> str:
+    if not isinstance(part, exp.Expr) or not part.name:
+        return ""  # of ``a..b`` the parser keeps a text
     if isinstance(part, exp.Identifier) and part.args.get("quoted"):
         return str(part.name)
     return part.name.upper() if policy.folds_upper else part.name.lower()

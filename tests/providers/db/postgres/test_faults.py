@@ -84,7 +84,9 @@ async def test_a_transaction_whose_backend_dies_has_ended(caller: Caller, server
     assert await caller.rows("select count(*) from stock") == [[5]]
 
 
-async def test_when_all_connections_are_busy_a_call_is_told_to_come_back(open_database: Open, call_context: Any) -> None:
+async def test_when_all_connections_are_busy_a_call_is_told_to_come_back(
+    open_database: Open, call_context: Any
+) -> None:
     caller = calling(await open_database(writers=1, wait_seconds=0.1, max_transactions=5), call_context)
     await caller.execute("create table t (a int)")
     transaction = await caller.begin()
@@ -151,12 +153,18 @@ async def test_a_lease_that_runs_out_undoes_its_changes(open_database: Open, cal
     # The same key: it waits for the transaction's end.
     assert (await caller.execute("insert into t values (1)")).rows_affected == 1
     gone = await refusal(caller.commit(transaction))
-    assert (gone.code, gone.message) == ("not_found", "The transaction has ended: its lease ran out. Begin another one.")
+    assert (gone.code, gone.message) == (
+        "not_found",
+        "The transaction has ended: its lease ran out. Begin another one.",
+    )
 
 
 async def test_a_transaction_is_found_by_its_own_actor_alone(caller: Caller, call_context: Any) -> None:
     transaction = await caller.begin()
-    for other in (calling(caller.database, call_context, tenant="rival"), calling(caller.database, call_context, name="key_2")):  # type: ignore[arg-type]
+    for other in (
+        calling(caller.database, call_context, tenant="rival"),
+        calling(caller.database, call_context, name="key_2"),
+    ):  # type: ignore[arg-type]
         assert (await refusal(other.rows("select 1", transaction=transaction))).code == "not_found"
         assert (await refusal(other.rollback(transaction))).code == "not_found"
     await caller.rollback(transaction)
@@ -175,7 +183,9 @@ async def test_a_transaction_is_found_by_its_own_actor_alone(caller: Caller, cal
         ({"tls": "verify", "tls_authority": "no certificate"}, "failed_precondition"),
     ],
 )
-async def test_a_connection_that_cannot_be_opened_says_why(open_database: Open, settings: dict[str, Any], code: str) -> None:
+async def test_a_connection_that_cannot_be_opened_says_why(
+    open_database: Open, settings: dict[str, Any], code: str
+) -> None:
     error = await refusal(open_database(**settings))
 
     assert error.code == code

@@ -183,7 +183,11 @@ async def test_a_tenant_learns_nothing_from_errors_about_others(shared: Shared) 
     acme = await shared.caller("acme")
 
     assert (await acme.execute("insert into stock (sku, quantity) values ('EMPTY', 1)")).rows_affected == 1
-    assert await acme.rows("select sku from stock where 1 / (quantity - 100) is not null order by sku") == [["A"], ["B"], ["EMPTY"]]
+    assert await acme.rows("select sku from stock where 1 / (quantity - 100) is not null order by sku") == [
+        ["A"],
+        ["B"],
+        ["EMPTY"],
+    ]
     assert await acme.rows("select count(*) from stock where tenant = 'rival' or tenant = ''") == [[0]]
 
 
@@ -212,7 +216,9 @@ async def test_transactions_streams_and_batches_are_the_tenants_too(shared: Shar
     await acme.execute("delete from stock", transaction=transaction)
     await acme.rollback(transaction, savepoint="s")
     page = await acme.query("select sku from stock order by sku", transaction=transaction, max_rows=2)
-    rest = await acme.query("select sku from stock order by sku", transaction=transaction, max_rows=2, cursor=page.next_cursor)
+    rest = await acme.query(
+        "select sku from stock order by sku", transaction=transaction, max_rows=2, cursor=page.next_cursor
+    )
     await acme.commit(transaction)
 
     assert (page.rows, rest.rows) == ([["A"], ["B"]], [["C"]])
@@ -246,7 +252,10 @@ async def test_a_role_may_be_narrowed_to_some_tables_and_never_widened(shared: S
         ("alter policy erp_isolation on stock using (true)", "public.stock does not keep tenants apart"),
         ("alter policy erp_isolation on stock with check (true)", "public.stock does not keep tenants apart"),
         ("alter table stock alter column tenant drop default", "public.stock.tenant is not set by itself"),
-        ("create unique index on stock (sku, quantity)", "public.stock: the unique stock_sku_quantity_idx has no tenant"),
+        (
+            "create unique index on stock (sku, quantity)",
+            "public.stock: the unique stock_sku_quantity_idx has no tenant",
+        ),
         ("grant select on secret to {role}", "public.secret does not keep tenants apart"),
         ("grant truncate on stock to {role}", "the role may TRUNCATE public.stock"),
         ("grant insert on currency to {role}", "public.currency does not keep tenants apart"),
