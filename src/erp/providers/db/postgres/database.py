@@ -132,8 +132,11 @@ class Database:
         connection = await lending.take()
         level = LEVELS[isolation] if isolation else "READ COMMITTED"
         mode = "READ ONLY" if read_only else "READ WRITE"
+        # The first snapshot is taken here: one taken while a query may only read would make a serializable transaction
+        # read-only for the server, which then no longer notices what collides.
+        snapshot = "" if level == "READ COMMITTED" else "; SELECT 1"
         try:
-            await connection.plain(f"BEGIN ISOLATION LEVEL {level} {mode};{prelude}")
+            await connection.plain(f"BEGIN ISOLATION LEVEL {level} {mode};{prelude}{snapshot}")
         except BaseException as error:
             self.give(connection, lending, is_clean=False)
             if isinstance(error, Exception):

@@ -91,9 +91,7 @@ class PostgresDatabase:
 
     def _answer(self, rows: Sequence[Any], columns: list[api.Column], max_rows: int) -> api.QueryResult:
         count = values.fitted(rows, max_rows, self._max_bytes)
-        if not columns:
-            message = "The statement is not a query. Use execute to change something."
-            raise ProviderError(ErrorCode.INVALID_ARGUMENT, message)
+        _require_columns(columns)
         shown = [values.shown(row) for row in rows[:count]]
         return api.QueryResult(columns=columns, rows=shown, row_count=count, truncated=count < len(rows))
 
@@ -119,6 +117,7 @@ class PostgresDatabase:
         statement.require(len(given))
         async with place.database.session_for(read_only=True, prelude=place.prelude) as session:
             reading = Reading(statement.sql, await session.cursor(statement.sql, given))
+            _require_columns(reading.cursor.columns)
             yield api.StreamResult(columns=reading.cursor.columns)
             more = True
             while more:
@@ -259,6 +258,12 @@ class PostgresDatabase:
         async with self._leases.entered(request.transaction, context) as transaction:
             await self._leases.savepoint(transaction, request.savepoint)
         return api.SavepointResult(done=True)
+
+
+def _require_columns(columns: list[api.Column]) -> None:
+    if not columns:
+        message = "The statement is not a query. Use execute to change something."
+        raise ProviderError(ErrorCode.INVALID_ARGUMENT, message)
 
 
 async def _ready_to_change(transaction: Transaction[PostgresSession]) -> None:

@@ -107,6 +107,8 @@ class Vectors:
                 for statement in shape(table, dimensions):
                     await session.alone(statement, ())
         except ProviderError as error:
+            if _is_type_missing(error):
+                raise _no_extension(error) from error
             if error.code is not ErrorCode.ALREADY_EXISTS:
                 raise
 
@@ -181,8 +183,12 @@ async def _extended(session: PostgresSession) -> None:
         async with session.whole():
             await session.alone("CREATE EXTENSION IF NOT EXISTS vector", ())
     except ProviderError as error:
-        message = "The server has no pgvector. Install it, then run: CREATE EXTENSION vector"
-        raise ProviderError(ErrorCode.FAILED_PRECONDITION, message, detail=error.detail) from error
+        raise _no_extension(error) from error
+
+
+def _no_extension(error: ProviderError) -> ProviderError:
+    message = "The server has no pgvector in reach. Install it, then run in the connection's schema: CREATE EXTENSION vector"
+    return ProviderError(ErrorCode.FAILED_PRECONDITION, message, detail=error.detail)
 
 
 def _is_type_missing(error: ProviderError) -> bool:
