@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 URL = "ERP_ISOLATE_URL"
 
 
-class Dialect(str, Enum):
+class Dialect(StrEnum):
     """Engines that keep rows apart by themselves."""
 
     postgres = "postgres"
     mssql = "mssql"
 
 
-def isolate(  # noqa: PLR0913  (one argument per option; callers pass them by name)
+def isolate(
     tables: Annotated[
-        list[str] | None, typer.Argument(help="table or schema.table; each has the tenant's column.", show_default=False)
+        list[str] | None,
+        typer.Argument(help="table or schema.table; each has the tenant's column.", show_default=False),
     ] = None,
     *,
     role: Annotated[str, typer.Option(help="The role (user) as which the layer connects; it owns nothing.")],
@@ -59,7 +60,11 @@ def isolate(  # noqa: PLR0913  (one argument per option; callers pass them by na
     if not statements and not check:
         _fail("name a table, or --check")
     if not apply and statements:
-        typer.echo("\n".join(f"{statement};" if dialect is Dialect.postgres else f"{statement}\nGO" for statement in statements))
+        typer.echo(
+            "\n".join(
+                f"{statement};" if dialect is Dialect.postgres else f"{statement}\nGO" for statement in statements
+            )
+        )
     if apply or check:
         problems = asyncio.run(_on_server(statements if apply else [], role, check=check))
         for problem in problems:

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.providers.db.conftest import Caller
-from tests.providers.db.postgres.conftest import Open, Server, calling
+from tests.providers.db.postgres.conftest import Caller, Open, Server, calling
 
 from erp.contracts.models import db as api
 from erp.errors import ProviderError
@@ -36,6 +35,10 @@ def text(entry: Any) -> str:
     if isinstance(entry, str):
         return entry
     return "".join(part * times for part, times in zip(entry[::2], entry[1::2], strict=True))
+
+
+def _left_behind() -> list[Path]:
+    return list(Path("/tmp").glob("erp_bypass_evil*"))
 
 
 @pytest.fixture
@@ -66,7 +69,7 @@ async def test_an_attempt_is_refused_and_changes_nothing(superuser: Caller, serv
             pytest.fail(f"it ran: {sql[:200]}")
         assert refused.value.code == "invalid_argument", (sql[:200], refused.value)
         assert await server.rows(_STATE) == before, sql[:200]
-    assert not list(Path("/tmp").glob("erp_bypass_evil*"))
+    assert not _left_behind()
     assert await superuser.rows("select count(*), sum(quantity) from stock") == [[2, 3]]
 
 
@@ -111,7 +114,9 @@ async def test_the_server_refuses_on_its_own_what_the_parser_would_let_through(
     assert (await server.rows("select count(*) from pg_class where relname = 'evil'")) == [(0,)]
 
 
-async def test_in_a_changing_transaction_the_server_refuses_changes_by_a_query(superuser: Caller, server: Server) -> None:
+async def test_in_a_changing_transaction_the_server_refuses_changes_by_a_query(
+    superuser: Caller, server: Server
+) -> None:
     assert isinstance(superuser.database, PostgresDatabase)
     session = await superuser.database._opened().database.session(read_only=False)
     for sql in map(text, CORPUS["write rows"] + CORPUS["write behind a with"] + ["select nextval('counter')"]):
@@ -125,11 +130,13 @@ async def test_in_a_changing_transaction_the_server_refuses_changes_by_a_query(s
     assert await server.rows("select sku, quantity from stock order by 1") == [("S1", 5), ("S2", 5)]
 
 
-async def test_only_listed_tables_and_functions_can_be_named(open_database: Open, superuser: Caller, call_context: Any) -> None:
+async def test_only_listed_tables_and_functions_can_be_named(
+    open_database: Open, superuser: Caller, call_context: Any
+) -> None:
     await superuser.execute("create table secret (body text)")
     await superuser.execute("create function own_tax(amount numeric) returns numeric language sql return amount * 2")
     caller = calling(await open_database(tables=["stock"], functions=["own_tax"]), call_context)
-    await superuser.execute(f"grant all on stock to {caller.database._config['user']}")  # type: ignore[attr-defined]
+    await superuser.execute(f"grant all on stock to {caller.database._config['user']}")
 
     assert await caller.rows("select own_tax(sum(quantity)) from public.stock") == [["6"]]
     assert (await caller.execute("update stock set quantity = own_tax(quantity)")).rows_affected == 2

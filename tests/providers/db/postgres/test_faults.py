@@ -8,8 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from tests.providers.db.conftest import Caller
-from tests.providers.db.postgres.conftest import Open, Server, calling
+from tests.providers.db.postgres.conftest import Caller, Open, Server, calling
 
 from erp.contracts.models import db as api
 from erp.errors import ProviderError
@@ -84,7 +83,9 @@ async def test_a_transaction_whose_backend_dies_has_ended(caller: Caller, server
     assert await caller.rows("select count(*) from stock") == [[5]]
 
 
-async def test_when_all_connections_are_busy_a_call_is_told_to_come_back(open_database: Open, call_context: Any) -> None:
+async def test_when_all_connections_are_busy_a_call_is_told_to_come_back(
+    open_database: Open, call_context: Any
+) -> None:
     caller = calling(await open_database(writers=1, wait_seconds=0.1, max_transactions=5), call_context)
     await caller.execute("create table t (a int)")
     transaction = await caller.begin()
@@ -151,12 +152,18 @@ async def test_a_lease_that_runs_out_undoes_its_changes(open_database: Open, cal
     # The same key: it waits for the transaction's end.
     assert (await caller.execute("insert into t values (1)")).rows_affected == 1
     gone = await refusal(caller.commit(transaction))
-    assert (gone.code, gone.message) == ("not_found", "The transaction has ended: its lease ran out. Begin another one.")
+    assert (gone.code, gone.message) == (
+        "not_found",
+        "The transaction has ended: its lease ran out. Begin another one.",
+    )
 
 
 async def test_a_transaction_is_found_by_its_own_actor_alone(caller: Caller, call_context: Any) -> None:
     transaction = await caller.begin()
-    for other in (calling(caller.database, call_context, tenant="rival"), calling(caller.database, call_context, name="key_2")):  # type: ignore[arg-type]
+    for other in (
+        calling(caller.database, call_context, tenant="rival"),
+        calling(caller.database, call_context, name="key_2"),
+    ):
         assert (await refusal(other.rows("select 1", transaction=transaction))).code == "not_found"
         assert (await refusal(other.rollback(transaction))).code == "not_found"
     await caller.rollback(transaction)
@@ -175,7 +182,9 @@ async def test_a_transaction_is_found_by_its_own_actor_alone(caller: Caller, cal
         ({"tls": "verify", "tls_authority": "no certificate"}, "failed_precondition"),
     ],
 )
-async def test_a_connection_that_cannot_be_opened_says_why(open_database: Open, settings: dict[str, Any], code: str) -> None:
+async def test_a_connection_that_cannot_be_opened_says_why(
+    open_database: Open, settings: dict[str, Any], code: str
+) -> None:
     error = await refusal(open_database(**settings))
 
     assert error.code == code
@@ -189,9 +198,9 @@ async def test_settings_and_locks_do_not_outlive_a_call(open_database: Open, cal
     await caller.execute("select set_config('search_path', 'nowhere', false)", transaction=transaction)
     await caller.commit(transaction)
 
-    (row,) = (await caller.execute("select current_setting('search_path'), current_setting('statement_timeout')")).rows
+    (row,) = await caller.returned("select current_setting('search_path'), current_setting('statement_timeout')")
     assert row == ["public", "30s"]
-    (locks,) = (await caller.execute("select count(*) from pg_locks where locktype = 'advisory'")).rows
+    (locks,) = await caller.returned("select count(*) from pg_locks where locktype = 'advisory'")
     assert locks == [0]
 
 

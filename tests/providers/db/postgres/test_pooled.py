@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tests.providers.db.conftest import Caller
-from tests.providers.db.postgres.conftest import PASSWORD, Open, Server, calling
+from tests.providers.db.postgres.conftest import PASSWORD, Caller, Open, Server, calling
 from typer.testing import CliRunner
 
 from erp.cli import app
@@ -20,8 +18,10 @@ pytestmark = [pytest.mark.live, pytest.mark.anyio]
 
 TABLES = (
     "create table stock (tenant text, sku text, quantity integer not null default 0, primary key (tenant, sku))",
-    "create table line (tenant text, id integer, sku text, primary key (tenant, id),"
-    " foreign key (tenant, sku) references stock (tenant, sku))",
+    (
+        "create table line (tenant text, id integer, sku text, primary key (tenant, id),"
+        " foreign key (tenant, sku) references stock (tenant, sku))"
+    ),
     "create table currency (code text primary key)",
     "insert into currency values ('EUR'), ('USD')",
     "insert into stock values ('acme', 'A', 1), ('acme', 'B', 2), ('rival', 'A', 100), ('', 'EMPTY', 7)",
@@ -66,11 +66,11 @@ async def bare(server: Server, open_database: Open, call_context: Any) -> Shared
 
 
 @pytest.fixture
-async def shared(bare: Shared) -> AsyncIterator[Shared]:
+async def shared(bare: Shared) -> Shared:
     """The same, isolated."""
     done = await bare.isolate("stock", "line", "--shared", "currency", "--apply", "--check")
     assert done.exit_code == 0, done.output
-    yield bare
+    return bare
 
 
 async def refusal(work: Any) -> ProviderError:
@@ -183,7 +183,11 @@ async def test_a_tenant_learns_nothing_from_errors_about_others(shared: Shared) 
     acme = await shared.caller("acme")
 
     assert (await acme.execute("insert into stock (sku, quantity) values ('EMPTY', 1)")).rows_affected == 1
-    assert await acme.rows("select sku from stock where 1 / (quantity - 100) is not null order by sku") == [["A"], ["B"], ["EMPTY"]]
+    assert await acme.rows("select sku from stock where 1 / (quantity - 100) is not null order by sku") == [
+        ["A"],
+        ["B"],
+        ["EMPTY"],
+    ]
     assert await acme.rows("select count(*) from stock where tenant = 'rival' or tenant = ''") == [[0]]
 
 
@@ -212,7 +216,9 @@ async def test_transactions_streams_and_batches_are_the_tenants_too(shared: Shar
     await acme.execute("delete from stock", transaction=transaction)
     await acme.rollback(transaction, savepoint="s")
     page = await acme.query("select sku from stock order by sku", transaction=transaction, max_rows=2)
-    rest = await acme.query("select sku from stock order by sku", transaction=transaction, max_rows=2, cursor=page.next_cursor)
+    rest = await acme.query(
+        "select sku from stock order by sku", transaction=transaction, max_rows=2, cursor=page.next_cursor
+    )
     await acme.commit(transaction)
 
     assert (page.rows, rest.rows) == ([["A"], ["B"]], [["C"]])
@@ -246,7 +252,10 @@ async def test_a_role_may_be_narrowed_to_some_tables_and_never_widened(shared: S
         ("alter policy erp_isolation on stock using (true)", "public.stock does not keep tenants apart"),
         ("alter policy erp_isolation on stock with check (true)", "public.stock does not keep tenants apart"),
         ("alter table stock alter column tenant drop default", "public.stock.tenant is not set by itself"),
-        ("create unique index on stock (sku, quantity)", "public.stock: the unique stock_sku_quantity_idx has no tenant"),
+        (
+            "create unique index on stock (sku, quantity)",
+            "public.stock: the unique stock_sku_quantity_idx has no tenant",
+        ),
         ("grant select on secret to {role}", "public.secret does not keep tenants apart"),
         ("grant truncate on stock to {role}", "the role may TRUNCATE public.stock"),
         ("grant insert on currency to {role}", "public.currency does not keep tenants apart"),

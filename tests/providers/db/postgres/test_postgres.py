@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.providers.db.conftest import Caller
-from tests.providers.db.postgres.conftest import Open, Server, calling
+from tests.providers.db.postgres.conftest import Caller, Open, Server, calling
 
 from erp.contracts.models import db as api
 from erp.errors import ProviderError
@@ -61,7 +60,7 @@ async def test_a_value_goes_in_and_comes_out_as_the_contract_has_it(
 
 
 async def test_columns_are_named_and_typed_also_when_there_are_no_rows(caller: Caller) -> None:
-    answer = await caller.query("select sku, quantity as \"How many\", array[1, 2] as list from stock where false")
+    answer = await caller.query('select sku, quantity as "How many", array[1, 2] as list from stock where false')
 
     assert [(column.name, column.type) for column in answer.columns] == [
         ("sku", "text"), ("How many", "int4"), ("list", "int4[]"),
@@ -91,7 +90,10 @@ async def test_a_parameter_that_does_not_fit_is_named(
 
 
 async def test_in_a_batch_the_statement_is_named_too(caller: Caller) -> None:
-    statements = [api.Statement(sql="delete from stock"), api.Statement(sql="delete from stock where quantity = ?", parameters=["x"])]
+    statements = [
+        api.Statement(sql="delete from stock"),
+        api.Statement(sql="delete from stock where quantity = ?", parameters=["x"]),
+    ]
     error = await refusal(caller.database.execute_batch(api.ExecuteBatchRequest(statements=statements), caller.context))
 
     assert [one.pointer for one in error.errors] == ["/params/statements/1/parameters/0"]
@@ -115,7 +117,10 @@ async def test_in_a_batch_the_statement_is_named_too(caller: Caller) -> None:
         ("begin", "invalid_argument"),
         ("create temp table x (a int)", "invalid_argument"),
         ("copy stock to stdout", "invalid_argument"),
-        ("insert into stock select 'x' || n, 1 from generate_series(1, 3) n union all select 'S1', 1", "already_exists"),
+        (
+            "insert into stock select 'x' || n, 1 from generate_series(1, 3) n union all select 'S1', 1",
+            "already_exists",
+        ),
     ],
 )
 async def test_a_refused_change_changes_nothing(caller: Caller, sql: str, code: str) -> None:
@@ -132,7 +137,9 @@ async def test_returned_rows_are_in_the_answer_and_bounded(open_database: Open, 
     caller = calling(await open_database(max_result_bytes=2048), call_context)
     await caller.execute("create table t (a int, b text)")
     done = await caller.execute("insert into t values (1, 'x'), (2, 'y') returning a, b")
-    too_much = await refusal(caller.execute("insert into t select n, repeat('x', 100) from generate_series(1, 100) n returning b"))
+    too_much = await refusal(
+        caller.execute("insert into t select n, repeat('x', 100) from generate_series(1, 100) n returning b")
+    )
 
     assert (done.rows_affected, done.rows) == (2, [[1, "x"], [2, "y"]])
     assert too_much.code == "failed_precondition"
@@ -185,7 +192,9 @@ async def test_pages_of_a_transaction_continue_the_very_same_answer(caller: Call
     assert (first.rows, second.rows, third.rows) == ([["S0"], ["S1"]], [["S2"], ["S3"]], [["S4"]])
     assert third.truncated is False
     for wrong in ({"cursor": second.next_cursor}, {"cursor": "made-up"}):
-        assert (await refusal(caller.query(sql, transaction=transaction, max_rows=2, **wrong))).code == "failed_precondition"
+        assert (
+            await refusal(caller.query(sql, transaction=transaction, max_rows=2, **wrong))
+        ).code == "failed_precondition"
     again = await caller.query(sql, transaction=transaction, max_rows=2)
     await caller.execute("delete from stock where sku = 'S4'", transaction=transaction)
     gone = await refusal(caller.query(sql, transaction=transaction, max_rows=2, cursor=again.next_cursor))
@@ -227,7 +236,11 @@ async def test_a_table_whose_shape_changes_is_read_as_it_is_now(caller: Caller) 
         assert len((await caller.query("select * from stock")).columns) == 2
     await caller.execute("alter table stock add column place text")
 
-    assert [column.name for column in (await caller.query("select * from stock")).columns] == ["sku", "quantity", "place"]
+    assert [column.name for column in (await caller.query("select * from stock")).columns] == [
+        "sku",
+        "quantity",
+        "place",
+    ]
 
 
 async def test_each_tenant_of_one_server_has_a_schema_and_a_login(
@@ -235,14 +248,15 @@ async def test_each_tenant_of_one_server_has_a_schema_and_a_login(
 ) -> None:
     admin = {"mode": "schema", "user": server.admin["user"], "password": server.admin["password"]}
     acme, rival = [
-        calling(await open_database(tenant=tenant, **admin), call_context, tenant=tenant) for tenant in ("acme", "rival")
+        calling(await open_database(tenant=tenant, **admin), call_context, tenant=tenant)
+        for tenant in ("acme", "rival")
     ]
     await acme.execute("create table stock (sku text)")
     await rival.execute("create table stock (sku text, of text)")
     await acme.execute("insert into stock values ('of acme')")
-    ((theirs,),) = (await acme.execute("select current_schema()::text")).rows
+    ((theirs,),) = await acme.returned("select current_schema()::text")
 
-    for sql in (f"select * from {theirs}.stock", f"select * from \"{theirs}\".\"stock\""):
+    for sql in (f"select * from {theirs}.stock", f'select * from "{theirs}"."stock"'):
         assert (await refusal(rival.query(sql))).code == "invalid_argument"
         assert (await refusal(rival.execute(sql))).code == "permission_denied"
     await rival.execute("create function f() returns bigint language plpgsql as 'begin reset role; reset session authorization;"
@@ -264,12 +278,16 @@ async def test_a_user_who_may_make_no_schemas_is_told_so(open_database: Open) ->
     assert (error.code, "CREATEROLE" in error.message) == ("failed_precondition", True)
 
 
-async def test_a_server_without_pgvector_says_what_to_do(open_database: Open, server: Server, call_context: Any) -> None:
+async def test_a_server_without_pgvector_says_what_to_do(
+    open_database: Open, server: Server, call_context: Any
+) -> None:
     caller = calling(await open_database(), call_context)
     if await server.rows("select 1 from pg_available_extensions where name = 'vector'"):
         await server.run("create schema away", "create extension vector schema away")
     item = api.UpsertVectorsRequestItemsItem(id="x", vector=[1.0])
-    error = await refusal(caller.database.upsert_vectors(api.UpsertVectorsRequest(collection="c", items=[item]), caller.context))
+    error = await refusal(
+        caller.database.upsert_vectors(api.UpsertVectorsRequest(collection="c", items=[item]), caller.context)
+    )
 
     assert error.code == "failed_precondition"
     assert await server.rows("select count(*) from pg_class where relname like 'erp_vectors%'") == [(0,)]

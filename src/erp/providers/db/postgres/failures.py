@@ -139,8 +139,6 @@ def _unfit(error: BaseException, pointer: str) -> ProviderError:
 def _made(
     code: ErrorCode, text: str, error: BaseException, *, pause: float | None = None, detail: str | None = None
 ) -> ProviderError:
-    made = ProviderError(
-        code, text, detail=detail or f"{type(error).__name__}: {error}", retry_after_seconds=pause
-    )
+    made = ProviderError(code, text, detail=detail or f"{type(error).__name__}: {error}", retry_after_seconds=pause)
     made.__cause__ = error
     return made

@@ -191,7 +191,10 @@ class PostgresDatabase:
     async def execute_batch(self, request: api.ExecuteBatchRequest, context: CallContext) -> api.ExecuteBatchResult:
         place = self._opened()
         prepared = [
-            (*self._prepared(place, one.sql, one.parameters, f"/params/statements/{number}/parameters"), one.expect_rows)
+            (
+                *self._prepared(place, one.sql, one.parameters, f"/params/statements/{number}/parameters"),
+                one.expect_rows,
+            )
             for number, one in enumerate(request.statements)
         ]
         if not isinstance(request.transaction, UnsetType):
@@ -233,12 +236,8 @@ class PostgresDatabase:
         isolation = None if isinstance(request.isolation, UnsetType) else request.isolation
         if isolation is None and request.read_only:
             isolation = "repeatable_read"
-        session = await place.database.session(
-            read_only=request.read_only, isolation=isolation, prelude=place.prelude
-        )
-        begun = self._leases.lend(
-            session, context, read_only=request.read_only, lease_seconds=request.lease_seconds
-        )
+        session = await place.database.session(read_only=request.read_only, isolation=isolation, prelude=place.prelude)
+        begun = self._leases.lend(session, context, read_only=request.read_only, lease_seconds=request.lease_seconds)
         return api.BeginResult(transaction=begun.handle, lease_ends_at=begun.lease_ends_at())
 
     async def commit(self, request: api.CommitRequest, context: CallContext) -> api.CommitResult:
