@@ -49,29 +49,30 @@ def isolate(
 
     Example: erp db isolate orders sales.items --column tenant --role erp_app --apply --check
     """
-    try:
-        statements = _statements(
-            dialect, [*_named(tables, schema)], [*_named(shared, schema)], collection or [], (schema, column, role)
-        )
-    except ValueError as error:
-        _fail(str(error))
     if (apply or check) and dialect is not Dialect.postgres:
         _fail("only postgres can be applied and checked; run the printed statements yourself")
+    try:
+        named = [*_named(tables, schema)], [*_named(shared, schema)], collection or []
+        statements = _statements(dialect, *named, (schema, column, role))
+    except ValueError as error:
+        _fail(str(error))
     if not statements and not check:
         _fail("name a table, or --check")
     if not apply and statements:
-        typer.echo(
-            "\n".join(
-                f"{statement};" if dialect is Dialect.postgres else f"{statement}\nGO" for statement in statements
-            )
-        )
+        end = ";" if dialect is Dialect.postgres else "\nGO"
+        typer.echo("\n".join(f"{statement}{end}" for statement in statements))
     if apply or check:
-        problems = asyncio.run(_on_server(statements if apply else [], role, check=check))
-        for problem in problems:
-            typer.echo(f"erp: {problem}", err=True)
-        if problems:
-            raise typer.Exit(1)
-        typer.echo("applied" if not check else f"{role} reaches only what keeps tenants apart", err=True)
+        _hold(statements if apply else [], role, check=check)
+
+
+def _hold(statements: list[str], role: str, *, check: bool) -> None:
+    """Run and check on the server; end with status 1 when something is wrong."""
+    problems = asyncio.run(_on_server(statements, role, check=check))
+    for problem in problems:
+        typer.echo(f"erp: {problem}", err=True)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"{role} reaches only what keeps tenants apart" if check else "applied", err=True)
 
 
 def _named(tables: list[str] | None, schema: str) -> list[TableName]:
