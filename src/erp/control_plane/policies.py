@@ -184,8 +184,12 @@ def _region(tenant: str, connection: sa.Connection) -> str:
 
 
 def _revision(row: sa.RowMapping | dict[str, Any]) -> PolicyRevision:
-    return msgspec.convert({**row, "created_at": moments.text(row["created_at"])}, PolicyRevision)
+    return PolicyRevision(**_plain(row, "created_at"))
 
 
 def _consent(row: sa.RowMapping | dict[str, Any]) -> Consent:
-    return msgspec.convert({**row, "recorded_at": moments.text(row["recorded_at"])}, Consent)
+    return Consent(**_plain(row, "recorded_at"))
+
+
+def _plain(row: sa.RowMapping | dict[str, Any], moment: str) -> dict[str, Any]:
+    return {**{str(name): value for name, value in row.items()}, moment: moments.text(row[moment])}

@@ -105,7 +105,7 @@ class DecisionPoint:
         made = await self._engine.decide(input_)
         if self.shadow is not None:
             self.shadow.compare(input_, made)
-        if not made.allow:
+        if not made.allow or _is_about_policies(question):
             return made
         denials = await self._own_denials(question.actor.tenant, encoded(input_), source)
         if not denials:
@@ -146,3 +146,8 @@ class DecisionPoint:
 def _is_lasting(question: Question, made: Decision) -> bool:
     """A consent can be withdrawn at any moment, and a policy that was too slow may answer the next time."""
     return not question.purpose and TOO_SLOW not in made.denials
+
+
+def _is_about_policies(question: Question) -> bool:
+    """No tenant's policy may forbid its administrators to change that very policy: nobody could let them in again."""
+    return question.area == "admin" and question.domain == "policies"
