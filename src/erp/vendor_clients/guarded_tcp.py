@@ -30,7 +30,9 @@ async def permitted_address(host: str, port: int, rule: EgressRule | None = None
     addresses = [str(entry[4][0]) for entry in found]
     permitted = [address for address in addresses if rule.permits(address, port)]
     if not permitted:
-        message = f"{host} is not a public address; the operator of the platform can allow its network ({ALLOW_VARIABLE})."
+        message = (
+            f"{host} is not a public address; the operator of the platform can allow its network ({ALLOW_VARIABLE})."
+        )
         raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
     return permitted[0]
 

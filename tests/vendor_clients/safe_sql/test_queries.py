@@ -157,8 +157,10 @@ def test_a_text_is_judged_once() -> None:
         "insert into public.stock (a) select a from sales.orders",
         "update stock set a = ?, b = (select count(*) from sales.orders) where (a) = 1 returning *",
         "delete from stock using sales.orders as o where o.a = stock.a",
-        "merge into stock as s using sales.orders as o on (o.a = s.a) when matched then update set a = 1"
-        " when not matched then insert (a) values (o.a)",
+        (
+            "merge into stock as s using sales.orders as o on (o.a = s.a) when matched then update set a = 1"
+            " when not matched then insert (a) values (o.a)"
+        ),
         "select 1",
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 URL = "ERP_ISOLATE_URL"
 
 
-class Dialect(str, Enum):
+class Dialect(StrEnum):
     """Engines that keep rows apart by themselves."""
 
     postgres = "postgres"
     mssql = "mssql"
 
 
-def isolate(  # noqa: PLR0913  (one argument per option; callers pass them by name)
+def isolate(
     tables: Annotated[
-        list[str] | None, typer.Argument(help="table or schema.table; each has the tenant's column.", show_default=False)
+        list[str] | None,
+        typer.Argument(help="table or schema.table; each has the tenant's column.", show_default=False),
     ] = None,
     *,
     role: Annotated[str, typer.Option(help="The role (user) as which the layer connects; it owns nothing.")],
@@ -48,25 +49,30 @@ def isolate(  # noqa: PLR0913  (one argument per option; callers pass them by na
 
     Example: erp db isolate orders sales.items --column tenant --role erp_app --apply --check
     """
-    try:
-        statements = _statements(
-            dialect, [*_named(tables, schema)], [*_named(shared, schema)], collection or [], (schema, column, role)
-        )
-    except ValueError as error:
-        _fail(str(error))
     if (apply or check) and dialect is not Dialect.postgres:
         _fail("only postgres can be applied and checked; run the printed statements yourself")
+    try:
+        named = [*_named(tables, schema)], [*_named(shared, schema)], collection or []
+        statements = _statements(dialect, *named, (schema, column, role))
+    except ValueError as error:
+        _fail(str(error))
     if not statements and not check:
         _fail("name a table, or --check")
     if not apply and statements:
-        typer.echo("\n".join(f"{statement};" if dialect is Dialect.postgres else f"{statement}\nGO" for statement in statements))
+        end = ";" if dialect is Dialect.postgres else "\nGO"
+        typer.echo("\n".join(f"{statement}{end}" for statement in statements))
     if apply or check:
-        problems = asyncio.run(_on_server(statements if apply else [], role, check=check))
-        for problem in problems:
-            typer.echo(f"erp: {problem}", err=True)
-        if problems:
-            raise typer.Exit(1)
-        typer.echo("applied" if not check else f"{role} reaches only what keeps tenants apart", err=True)
+        _hold(statements if apply else [], role, check=check)
+
+
+def _hold(statements: list[str], role: str, *, check: bool) -> None:
+    """Run and check on the server; end with status 1 when something is wrong."""
+    problems = asyncio.run(_on_server(statements, role, check=check))
+    for problem in problems:
+        typer.echo(f"erp: {problem}", err=True)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"{role} reaches only what keeps tenants apart" if check else "applied", err=True)
 
 
 def _named(tables: list[str] | None, schema: str) -> list[TableName]:

@@ -19,8 +19,10 @@ def preparing() -> list[str]:
     """Return the statements that are needed once: a schema for the function, and the function."""
     return [
         f"IF SCHEMA_ID(N'{SCHEMA}') IS NULL EXEC(N'CREATE SCHEMA {SCHEMA}')",
-        f"CREATE OR ALTER FUNCTION {SCHEMA}.is_own(@tenant nvarchar(128)) RETURNS TABLE WITH SCHEMABINDING AS"
-        f" RETURN SELECT 1 AS is_own WHERE @tenant = {_TENANT}",
+        (
+            f"CREATE OR ALTER FUNCTION {SCHEMA}.is_own(@tenant nvarchar(128)) RETURNS TABLE WITH SCHEMABINDING AS"
+            f" RETURN SELECT 1 AS is_own WHERE @tenant = {_TENANT}"
+        ),
     ]
 
 
@@ -32,13 +34,17 @@ def isolating(table: TableName, column: str, role: str) -> list[str]:
     default = quoted(f"erp_tenant_{table.schema}_{table.name}", "[", "]")
     object_name = default[1:-1].replace("'", "''")
     return [
-        f"IF OBJECT_ID(N'{_text(table.schema)}.{object_name}', N'D') IS NULL"
-        f" ALTER TABLE {name} ADD CONSTRAINT {default} DEFAULT {_TENANT} FOR {own}",
+        (
+            f"IF OBJECT_ID(N'{_text(table.schema)}.{object_name}', N'D') IS NULL"
+            f" ALTER TABLE {name} ADD CONSTRAINT {default} DEFAULT {_TENANT} FOR {own}"
+        ),
         f"DROP SECURITY POLICY IF EXISTS {policy}",
-        f"CREATE SECURITY POLICY {policy} ADD FILTER PREDICATE {predicate},"
-        f" ADD BLOCK PREDICATE {predicate} AFTER INSERT, ADD BLOCK PREDICATE {predicate} AFTER UPDATE,"
-        f" ADD BLOCK PREDICATE {predicate} BEFORE UPDATE, ADD BLOCK PREDICATE {predicate} BEFORE DELETE"
-        " WITH (STATE = ON, SCHEMABINDING = ON)",
+        (
+            f"CREATE SECURITY POLICY {policy} ADD FILTER PREDICATE {predicate},"
+            f" ADD BLOCK PREDICATE {predicate} AFTER INSERT, ADD BLOCK PREDICATE {predicate} AFTER UPDATE,"
+            f" ADD BLOCK PREDICATE {predicate} BEFORE UPDATE, ADD BLOCK PREDICATE {predicate} BEFORE DELETE"
+            " WITH (STATE = ON, SCHEMABINDING = ON)"
+        ),
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO {user}",
         f"DENY ALTER, CONTROL, REFERENCES ON {name} TO {user}",
     ]

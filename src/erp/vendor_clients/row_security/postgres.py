@@ -55,10 +55,12 @@ def collecting(table: TableName, role: str, dimensions: int) -> list[str]:
     name, plain = _full(table), table.name
     return [
         "CREATE EXTENSION IF NOT EXISTS vector",
-        f"CREATE TABLE {name} (tenant text NOT NULL DEFAULT {_TENANT}, id text, embedding vector({dimensions}) NOT NULL,"
-        " body text, payload jsonb,"
-        " words tsvector GENERATED ALWAYS AS (to_tsvector('simple', coalesce(body, ''))) STORED,"
-        f" CONSTRAINT {quoted(plain + '_pkey')} PRIMARY KEY (tenant, id))",
+        (
+            f"CREATE TABLE {name} (tenant text NOT NULL DEFAULT {_TENANT}, id text, embedding vector({dimensions}) NOT NULL,"
+            " body text, payload jsonb,"
+            " words tsvector GENERATED ALWAYS AS (to_tsvector('simple', coalesce(body, ''))) STORED,"
+            f" CONSTRAINT {quoted(plain + '_pkey')} PRIMARY KEY (tenant, id))"
+        ),
         f"CREATE INDEX ON {name} USING gin (words)",
         *isolating(table, "tenant", role),
     ]
@@ -151,7 +153,9 @@ async def look(connection: Any, role: str) -> Found:
             keys[table["id"]] = column
     for table in tables:
         if table["id"] in keys:
-            found.problems += _key_problems(f"{table['schema']}.{table['name']}", unique.get(table["id"], []), keys, keys[table["id"]])
+            found.problems += _key_problems(
+                f"{table['schema']}.{table['name']}", unique.get(table["id"], []), keys, keys[table["id"]]
+            )
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from tests.providers.db.conftest import Caller
+from tests.providers.db import conftest as embedded
 
 from erp.providers.db.postgres.provider import PostgresDatabase
 from erp.runtime.context import Actor
@@ -23,6 +23,19 @@ VARIABLES = ("ERP_TEST_PGVECTOR", "ERP_TEST_POSTGRES")
 PASSWORD = "a-password-of-tests"
 
 Open = Callable[..., Awaitable[PostgresDatabase]]
+
+
+@dataclass
+class Caller(embedded.Caller):
+    """One actor of one tenant, calling an open PostgreSQL."""
+
+    database: Any
+
+    async def returned(self, sql: str) -> list[list[Any]]:
+        """Rows that a change returns."""
+        rows = (await self.execute(sql)).rows
+        assert isinstance(rows, list)
+        return rows
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,7 @@ async def server() -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def open_database(server: Server, open_context: OpenContext) -> AsyncIterator[Open]:
-    """``await open_database(tenant="acme", **settings)``; closed after the test."""
+    """A maker of open databases for ``tenant`` with ``settings``; they are closed after the test."""
     opened: list[PostgresDatabase] = []
 
     async def make(*, tenant: str = "acme", **settings: Any) -> PostgresDatabase:
@@ -122,7 +135,7 @@ async def open_database(server: Server, open_context: OpenContext) -> AsyncItera
 @pytest.fixture
 async def caller(open_database: Open, call_context: Any) -> Caller:
     """The actor that most tests speak for, with a table ``stock`` of S0 to S4 in the database."""
-    made = Caller(await open_database(), call_context(seconds=20))  # type: ignore[arg-type]
+    made = Caller(await open_database(), call_context(seconds=20))
     await made.execute("create table stock (sku text primary key, quantity integer not null check (quantity >= 0))")
     await made.batch(*(f"insert into stock values ('S{number}', {number})" for number in range(5)))
     return made
@@ -131,4 +144,4 @@ async def caller(open_database: Open, call_context: Any) -> Caller:
 def calling(database: PostgresDatabase, call_context: Any, *, tenant: str = "acme", name: str = "key_1") -> Caller:
     """Return an actor of ``tenant`` that calls ``database``."""
     context = call_context(tenant=tenant, seconds=20, actor=Actor(id=name, tenant=tenant))
-    return Caller(database, context)  # type: ignore[arg-type]
+    return Caller(database, context)

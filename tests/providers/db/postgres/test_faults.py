@@ -8,8 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from tests.providers.db.conftest import Caller
-from tests.providers.db.postgres.conftest import Open, Server, calling
+from tests.providers.db.postgres.conftest import Caller, Open, Server, calling
 
 from erp.contracts.models import db as api
 from erp.errors import ProviderError
@@ -164,7 +163,7 @@ async def test_a_transaction_is_found_by_its_own_actor_alone(caller: Caller, cal
     for other in (
         calling(caller.database, call_context, tenant="rival"),
         calling(caller.database, call_context, name="key_2"),
-    ):  # type: ignore[arg-type]
+    ):
         assert (await refusal(other.rows("select 1", transaction=transaction))).code == "not_found"
         assert (await refusal(other.rollback(transaction))).code == "not_found"
     await caller.rollback(transaction)
@@ -199,9 +198,9 @@ async def test_settings_and_locks_do_not_outlive_a_call(open_database: Open, cal
     await caller.execute("select set_config('search_path', 'nowhere', false)", transaction=transaction)
     await caller.commit(transaction)
 
-    (row,) = (await caller.execute("select current_setting('search_path'), current_setting('statement_timeout')")).rows
+    (row,) = await caller.returned("select current_setting('search_path'), current_setting('statement_timeout')")
     assert row == ["public", "30s"]
-    (locks,) = (await caller.execute("select count(*) from pg_locks where locktype = 'advisory'")).rows
+    (locks,) = await caller.returned("select count(*) from pg_locks where locktype = 'advisory'")
     assert locks == [0]
 
 

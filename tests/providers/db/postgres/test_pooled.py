@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tests.providers.db.conftest import Caller
-from tests.providers.db.postgres.conftest import PASSWORD, Open, Server, calling
+from tests.providers.db.postgres.conftest import PASSWORD, Caller, Open, Server, calling
 from typer.testing import CliRunner
 
 from erp.cli import app
@@ -20,8 +18,10 @@ pytestmark = [pytest.mark.live, pytest.mark.anyio]
 
 TABLES = (
     "create table stock (tenant text, sku text, quantity integer not null default 0, primary key (tenant, sku))",
-    "create table line (tenant text, id integer, sku text, primary key (tenant, id),"
-    " foreign key (tenant, sku) references stock (tenant, sku))",
+    (
+        "create table line (tenant text, id integer, sku text, primary key (tenant, id),"
+        " foreign key (tenant, sku) references stock (tenant, sku))"
+    ),
     "create table currency (code text primary key)",
     "insert into currency values ('EUR'), ('USD')",
     "insert into stock values ('acme', 'A', 1), ('acme', 'B', 2), ('rival', 'A', 100), ('', 'EMPTY', 7)",
@@ -66,11 +66,11 @@ async def bare(server: Server, open_database: Open, call_context: Any) -> Shared
 
 
 @pytest.fixture
-async def shared(bare: Shared) -> AsyncIterator[Shared]:
+async def shared(bare: Shared) -> Shared:
     """The same, isolated."""
     done = await bare.isolate("stock", "line", "--shared", "currency", "--apply", "--check")
     assert done.exit_code == 0, done.output
-    yield bare
+    return bare
 
 
 async def refusal(work: Any) -> ProviderError:

@@ -75,7 +75,7 @@ class Catalogue:
     ) -> Table:
         number = row["id"]
         own = indexes.get(number, [])
-        primary = next((index["columns"] for index in own if index["is_primary"]), [])
+        primary: list[str] = next((index["columns"] for index in own if index["is_primary"]), [])
         estimate = row["estimate"]
         return Table(
             schema=row["schema"],
@@ -84,10 +84,7 @@ class Catalogue:
             comment=_present(row["comment"]),
             columns=[_column(each) for each in columns.get(number, [])],
             primary_key=primary,
-            indexes=[
-                Index(name=index["name"], columns=index["columns"], unique=index["is_unique"])
-                for index in own
-            ],
+            indexes=[Index(name=index["name"], columns=index["columns"], unique=index["is_unique"]) for index in own],
             foreign_keys=[
                 ForeignKey(columns=key["columns"], table=key["table"], references=key["references"])
                 for key in keys.get(number, [])

@@ -12,7 +12,7 @@ from erp.runtime.spi import Config
 from erp.vendor_clients.guarded_tcp import permitted_address, tls_for
 
 if TYPE_CHECKING:
-    from erp.providers.db.postgres.wire import Wire
+    from erp.vendor_clients.postgres_wire import Wire
 
 CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
@@ -74,7 +74,7 @@ class Endpoint:
         """
         import asyncpg
 
-        from erp.providers.db.postgres.wire import Wire
+        from erp.vendor_clients.postgres_wire import Wire
 
         address = await permitted_address(self.host, self.port)
         tls = None

@@ -13,7 +13,7 @@ from erp.runtime.spi import ErrorCode, ProviderError
 from erp.vendor_clients.sql.lending import Lending, Terms
 
 if TYPE_CHECKING:
-    from erp.providers.db.postgres.wire import Done, Wire
+    from erp.vendor_clients.postgres_wire import Done, Wire
 
 RECOVER_SECONDS = 10.0
 _READ_ONLY = "default_transaction_read_only"
@@ -105,7 +105,7 @@ class Database:
 
     async def _recover(self, connection: Wire, lending: Lending[Wire]) -> None:
         """Wait until a cancelled statement has stopped, end what is open and forget settings."""
-        from erp.providers.db.postgres.wire import RESET
+        from erp.vendor_clients.postgres_wire import RESET
 
         is_broken = True
         try:
@@ -132,8 +132,11 @@ class Database:
         connection = await lending.take()
         level = LEVELS[isolation] if isolation else "READ COMMITTED"
         mode = "READ ONLY" if read_only else "READ WRITE"
+        # The first snapshot is taken here: one taken while a query may only read would make a serializable transaction
+        # read-only for the server, which then no longer notices what collides.
+        snapshot = "" if level == "READ COMMITTED" else "; SELECT 1"
         try:
-            await connection.plain(f"BEGIN ISOLATION LEVEL {level} {mode};{prelude}")
+            await connection.plain(f"BEGIN ISOLATION LEVEL {level} {mode};{prelude}{snapshot}")
         except BaseException as error:
             self.give(connection, lending, is_clean=False)
             if isinstance(error, Exception):
@@ -254,8 +257,11 @@ class PostgresSession:
 
     async def cursor(self, sql: str, arguments: Sequence[Any]) -> ServerCursor:
         """Open a cursor. The statement has to have been read once, which is what refuses one that would change something."""
+        from erp.vendor_clients.postgres_wire import refuse_fractions
+
         async with self.whole():
             state = await self.connection.prepare(sql)
+            refuse_fractions(state.get_parameters(), arguments)
             opened = await state.cursor(*arguments)
         return ServerCursor(self, opened, state)
 
@@ -264,7 +270,7 @@ class ServerCursor:
     """A portal on the server, of which rows are fetched while the server refuses every change."""
 
     def __init__(self, session: PostgresSession, opened: Any, state: Any) -> None:
-        from erp.providers.db.postgres.wire import columns_of
+        from erp.vendor_clients.postgres_wire import columns_of
 
         self._session = session
         self._opened = opened

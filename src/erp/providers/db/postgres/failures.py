@@ -67,7 +67,8 @@ _TEXTS = {
     "55P03": "Another transaction holds the rows for too long.",
     "57014": "The statement took longer than it may; it was stopped and changed nothing.",
 }
-_ARGUMENT = re.compile(r"\$(\d+)")
+_ARGUMENT = re.compile(r"invalid input for query argument \$(\d+)")
+"""What the driver says of a value that it cannot send, under the class of one of the server's errors."""
 
 
 def explained(error: BaseException, *, where: str = "/params/parameters") -> ProviderError:
@@ -76,10 +77,11 @@ def explained(error: BaseException, *, where: str = "/params/parameters") -> Pro
 
     if isinstance(error, ProviderError):
         return error
+    found = _ARGUMENT.match(str(error))
+    if found is not None:
+        return _unfit(error, f"{where}/{int(found[1]) - 1}")
     if isinstance(error, asyncpg.PostgresError):
         return _told(error)
-    if isinstance(error, asyncpg.DataError):
-        return _unfit(error, where)
     if isinstance(error, asyncpg.exceptions.OutdatedSchemaCacheError):
         return _made(ErrorCode.CONFLICT, "A type changed while it was in use. Send the request again.", error)
     if is_lost(error):
@@ -94,7 +96,7 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         state = getattr(error, "sqlstate", None) or ""
         return state in _LOST or state.startswith("08")
-    return isinstance(error, OSError | EOFError | asyncpg.InterfaceError | asyncpg.InternalClientError) and not isinstance(error, asyncpg.DataError)
+    return isinstance(error, OSError | EOFError | asyncpg.InterfaceError | asyncpg.InternalClientError)
 
 
 def unknown(error: BaseException) -> ProviderError:
@@ -128,9 +130,7 @@ def _told(error: Any) -> ProviderError:
     return _made(code, text, error, pause=1.0 if code is ErrorCode.UNAVAILABLE else None, detail=f"{state}: {error}")
 
 
-def _unfit(error: BaseException, where: str) -> ProviderError:
-    found = _ARGUMENT.search(str(error))
-    pointer = f"{where}/{int(found[1]) - 1}" if found else where
+def _unfit(error: BaseException, pointer: str) -> ProviderError:
     reason = re.sub(r".*\((.*)\)\Z", r"\1", str(error), flags=re.DOTALL)[:200]
     wrong = FieldError(pointer, f"does not fit its place in the statement: {reason}")
     return ProviderError(ErrorCode.INVALID_ARGUMENT, "A parameter has another type than its place.", errors=[wrong])
@@ -139,8 +139,6 @@ def _unfit(error: BaseException, where: str) -> ProviderError:
 def _made(
     code: ErrorCode, text: str, error: BaseException, *, pause: float | None = None, detail: str | None = None
 ) -> ProviderError:
-    made = ProviderError(
-        code, text, detail=detail or f"{type(error).__name__}: {error}", retry_after_seconds=pause
-    )
+    made = ProviderError(code, text, detail=detail or f"{type(error).__name__}: {error}", retry_after_seconds=pause)
     made.__cause__ = error
     return made

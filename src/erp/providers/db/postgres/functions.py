@@ -49,8 +49,12 @@ array_to_tsvector numnode phraseto_tsquery plainto_tsquery querytree setweight s
 ts_filter ts_headline ts_rank ts_rank_cd ts_rewrite tsquery_phrase tsvector_to_array websearch_to_tsquery similarity
 word_similarity strict_word_similarity
 """
-_VECTORS = "cosine_distance inner_product l1_distance l2_distance l2_norm l2_normalize vector_dims vector_norm subvector"
-_SHAPES = "area box center circle diagonal diameter height isclosed isopen line lseg npoints path point polygon radius width"
+_VECTORS = (
+    "cosine_distance inner_product l1_distance l2_distance l2_norm l2_normalize vector_dims vector_norm subvector"
+)
+_SHAPES = (
+    "area box center circle diagonal diameter height isclosed isopen line lseg npoints path point polygon radius width"
+)
 _NETWORK = "abbrev broadcast family host hostmask inet_merge inet_same_family masklen netmask network set_masklen text"
 
 HARMLESS = frozenset(f"{_CORE} {_TIME} {_MATHS} {_JSON} {_SEARCH} {_VECTORS} {_SHAPES} {_NETWORK}".split())

@@ -72,7 +72,9 @@ async def _pooled(config: Config, tenant: str) -> Place:
         tables &= {place_of(name, schema) for name in named}
     schemas = _searched(schema)
     statements = Statements(schemas, functions=config.get("functions", ()), tables=tables)
-    return Place(database, statements, Catalogue(sorted({place[0] for place in tables}), tables, is_shared=True), prelude)
+    return Place(
+        database, statements, Catalogue(sorted({place[0] for place in tables}), tables, is_shared=True), prelude
+    )
 
 
 async def _tried(database: Database) -> None:

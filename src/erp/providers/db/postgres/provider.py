@@ -91,9 +91,7 @@ class PostgresDatabase:
 
     def _answer(self, rows: Sequence[Any], columns: list[api.Column], max_rows: int) -> api.QueryResult:
         count = values.fitted(rows, max_rows, self._max_bytes)
-        if not columns:
-            message = "The statement is not a query. Use execute to change something."
-            raise ProviderError(ErrorCode.INVALID_ARGUMENT, message)
+        _require_columns(columns)
         shown = [values.shown(row) for row in rows[:count]]
         return api.QueryResult(columns=columns, rows=shown, row_count=count, truncated=count < len(rows))
 
@@ -119,6 +117,7 @@ class PostgresDatabase:
         statement.require(len(given))
         async with place.database.session_for(read_only=True, prelude=place.prelude) as session:
             reading = Reading(statement.sql, await session.cursor(statement.sql, given))
+            _require_columns(reading.cursor.columns)
             yield api.StreamResult(columns=reading.cursor.columns)
             more = True
             while more:
@@ -192,7 +191,10 @@ class PostgresDatabase:
     async def execute_batch(self, request: api.ExecuteBatchRequest, context: CallContext) -> api.ExecuteBatchResult:
         place = self._opened()
         prepared = [
-            (*self._prepared(place, one.sql, one.parameters, f"/params/statements/{number}/parameters"), one.expect_rows)
+            (
+                *self._prepared(place, one.sql, one.parameters, f"/params/statements/{number}/parameters"),
+                one.expect_rows,
+            )
             for number, one in enumerate(request.statements)
         ]
         if not isinstance(request.transaction, UnsetType):
@@ -234,12 +236,8 @@ class PostgresDatabase:
         isolation = None if isinstance(request.isolation, UnsetType) else request.isolation
         if isolation is None and request.read_only:
             isolation = "repeatable_read"
-        session = await place.database.session(
-            read_only=request.read_only, isolation=isolation, prelude=place.prelude
-        )
-        begun = self._leases.lend(
-            session, context, read_only=request.read_only, lease_seconds=request.lease_seconds
-        )
+        session = await place.database.session(read_only=request.read_only, isolation=isolation, prelude=place.prelude)
+        begun = self._leases.lend(session, context, read_only=request.read_only, lease_seconds=request.lease_seconds)
         return api.BeginResult(transaction=begun.handle, lease_ends_at=begun.lease_ends_at())
 
     async def commit(self, request: api.CommitRequest, context: CallContext) -> api.CommitResult:
@@ -259,6 +257,12 @@ class PostgresDatabase:
         async with self._leases.entered(request.transaction, context) as transaction:
             await self._leases.savepoint(transaction, request.savepoint)
         return api.SavepointResult(done=True)
+
+
+def _require_columns(columns: list[api.Column]) -> None:
+    if not columns:
+        message = "The statement is not a query. Use execute to change something."
+        raise ProviderError(ErrorCode.INVALID_ARGUMENT, message)
 
 
 async def _ready_to_change(transaction: Transaction[PostgresSession]) -> None:

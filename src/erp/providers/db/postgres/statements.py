@@ -23,7 +23,9 @@ SHAPING = frozenset(
 )
 """These and no others: what begins, ends or copies, waits for messages or runs code leaves more behind than rows."""
 _TEMPORARY = frozenset({"temp", "temporary"})
-_CALLING_NOTHING = frozenset({"values", "in", "conflict", "and", "or", "not", "exists", "set", "on", "using", "where", "as"})
+_CALLING_NOTHING = frozenset(
+    {"values", "in", "conflict", "and", "or", "not", "exists", "set", "on", "using", "where", "as"}
+)
 
 Named = tuple[str, str]
 

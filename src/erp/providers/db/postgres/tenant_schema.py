@@ -15,8 +15,8 @@ from contextlib import suppress
 
 from erp.providers.db.postgres.connecting import Endpoint, closed
 from erp.providers.db.postgres.failures import explained
-from erp.providers.db.postgres.wire import Wire
 from erp.runtime.spi import ErrorCode, ProviderError
+from erp.vendor_clients.postgres_wire import Wire
 
 ITERATIONS = 4096
 _LOCK = 7_240_313_011
@@ -26,7 +26,9 @@ _LOCK = 7_240_313_011
 def login_of(endpoint: Endpoint, tenant: str) -> Endpoint:
     """Return the tenant's own login at ``endpoint``; its password follows from that of the configured user."""
     name = "erp_t_" + hashlib.sha256(f"{endpoint.database}\0{tenant}".encode()).hexdigest()[:24]
-    password = hmac.new(endpoint.password.encode(), f"erp-tenant\0{name}\0{tenant}".encode(), hashlib.sha256).hexdigest()
+    password = hmac.new(
+        endpoint.password.encode(), f"erp-tenant\0{name}\0{tenant}".encode(), hashlib.sha256
+    ).hexdigest()
     settings = {**dict(endpoint.settings), "search_path": f"{name}, public"}
     return dataclasses.replace(endpoint, user=name, password=password, settings=tuple(settings.items()))
 
@@ -61,7 +63,9 @@ async def _make(endpoint: Endpoint, login: Endpoint) -> None:
         made = explained(error)
         if made.code is not ErrorCode.PERMISSION_DENIED:
             raise made from error
-        message = "The user may not make logins and schemas for tenants. Give it CREATEROLE, and CREATE on the database."
+        message = (
+            "The user may not make logins and schemas for tenants. Give it CREATEROLE, and CREATE on the database."
+        )
         raise ProviderError(ErrorCode.FAILED_PRECONDITION, message, detail=made.detail) from error
     finally:
         await closed(connection)

@@ -52,9 +52,11 @@ SELECT t.id, t.payload, (coalesce(1.0 / (60 + near.place), 0) + coalesce(1.0 / (
 def shape(table: str, dimensions: int) -> list[str]:
     """Return the statements that make the table of a collection."""
     made = [
-        f"CREATE TABLE {table} (id text, embedding vector({dimensions}) NOT NULL, body text, payload jsonb,"
-        " words tsvector GENERATED ALWAYS AS (to_tsvector('simple', coalesce(body, ''))) STORED,"
-        f" CONSTRAINT {table}_pkey PRIMARY KEY (id))",
+        (
+            f"CREATE TABLE {table} (id text, embedding vector({dimensions}) NOT NULL, body text, payload jsonb,"
+            " words tsvector GENERATED ALWAYS AS (to_tsvector('simple', coalesce(body, ''))) STORED,"
+            f" CONSTRAINT {table}_pkey PRIMARY KEY (id))"
+        ),
         f"CREATE INDEX {table}_words ON {table} USING gin (words)",
     ]
     if dimensions <= MAX_INDEXED:
@@ -107,6 +109,8 @@ class Vectors:
                 for statement in shape(table, dimensions):
                     await session.alone(statement, ())
         except ProviderError as error:
+            if _is_type_missing(error):
+                raise _no_extension(error) from error
             if error.code is not ErrorCode.ALREADY_EXISTS:
                 raise
 
@@ -117,7 +121,9 @@ class Vectors:
             ProviderError: ``not_found`` for a collection that nobody has stored anything in.
         """
         sql, arguments = _search(request)
-        settings = f"; SET LOCAL hnsw.iterative_scan = strict_order; SET LOCAL hnsw.ef_search = {max(40, request.limit)}"
+        settings = (
+            f"; SET LOCAL hnsw.iterative_scan = strict_order; SET LOCAL hnsw.ef_search = {max(40, request.limit)}"
+        )
         prelude = self._place.prelude + settings
         async with self._place.database.session_for(read_only=True, prelude=prelude) as session:
             done = await _run(session, sql, arguments, ErrorCode.INVALID_ARGUMENT)
@@ -181,8 +187,14 @@ async def _extended(session: PostgresSession) -> None:
         async with session.whole():
             await session.alone("CREATE EXTENSION IF NOT EXISTS vector", ())
     except ProviderError as error:
-        message = "The server has no pgvector. Install it, then run: CREATE EXTENSION vector"
-        raise ProviderError(ErrorCode.FAILED_PRECONDITION, message, detail=error.detail) from error
+        raise _no_extension(error) from error
+
+
+def _no_extension(error: ProviderError) -> ProviderError:
+    message = (
+        "The server has no pgvector in reach. Install it, then run in the connection's schema: CREATE EXTENSION vector"
+    )
+    return ProviderError(ErrorCode.FAILED_PRECONDITION, message, detail=error.detail)
 
 
 def _is_type_missing(error: ProviderError) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from erp.runtime.conformance.host import ALPHA, BETA
 COMPASS = {"east": [1.0, 0.0, 0.0], "near_east": [0.8, 0.6, 0.0], "north": [0.0, 1.0, 0.0], "west": [-1.0, 0.0, 0.0]}
 """All of length one, so that every measure of nearness puts them into the same order."""
 EAST = [1.0, 0.0, 0.0]
-TEXTS = ("ünïcödé \U0001f418", "it's \"quoted\"", "line\nbreak", "\\ % _ ; --", "日本語")
+TEXTS = ("ünïcödé \U0001f418", 'it\'s "quoted"', "line\nbreak", "\\ % _ ; --", "日本語")
 
 
 async def new_collection(bench: Bench, items: Sequence[Mapping[str, Any]] = (), *, tenant: str = ALPHA) -> str:
@@ -26,7 +27,11 @@ async def new_collection(bench: Bench, items: Sequence[Mapping[str, Any]] = (), 
 
 async def found(bench: Bench, collection: str, *, tenant: str = ALPHA, **search: Any) -> list[Any]:
     """Return the items that a search answers."""
-    params = {"collection": collection, **({"vector": EAST} if not search.keys() & {"vector", "text"} else {}), **search}
+    params = {
+        "collection": collection,
+        **({"vector": EAST} if not search.keys() & {"vector", "text"} else {}),
+        **search,
+    }
     items: list[Any] = (await bench.call("search_vectors", params, tenant=tenant))["items"]
     return items
 
@@ -43,7 +48,7 @@ async def the_nearest_come_first(bench: Bench) -> None:
     items = await found(bench, collection)
     require(ids(items) == ["east", "near_east", "north", "west"], f"the order was {ids(items)}")
     scores = [item["score"] for item in items]
-    require(all(first > second for first, second in zip(scores, scores[1:], strict=False)), f"the scores were {scores}")
+    require(all(first > second for first, second in itertools.pairwise(scores)), f"the scores were {scores}")
     require(ids(await found(bench, collection, limit=2)) == ["east", "near_east"], "limit was not kept")
 
 
@@ -65,7 +70,9 @@ async def a_search_keeps_to_equal_payloads(bench: Bench) -> None:
     ):
         answered = ids(await found(bench, collection, equals=equals))
         require(answered == expected, f"{equals} was answered {answered}")
-    require(ids(await found(bench, collection, equals={"kind": "b"}, limit=1)) == ["near_east"], "limit came before equals")
+    require(
+        ids(await found(bench, collection, equals={"kind": "b"}, limit=1)) == ["near_east"], "limit came before equals"
+    )
 
 
 @case("DB-62", capability="vectors")
@@ -114,19 +121,30 @@ async def tenants_share_no_vectors(bench: Bench) -> None:
 @case("DB-66", capability="vectors")
 async def payloads_come_back_unchanged(bench: Bench) -> None:
     """Ids and payloads MUST come back exactly, whatever text they are and however they are nested."""
-    deep = {"list": [1, 2.5, None, True, {"a": []}], "said": TEXTS[0], "none": None, "": "empty name", "big": 2**53 - 1}
-    items = [{"id": text, "vector": EAST, "payload": {"text": text, **deep}} for text in TEXTS]
+    deep: dict[str, Any] = {
+        "list": [1, 2.5, None, True, {"a": []}],
+        "said": TEXTS[0],
+        "none": None,
+        "": "empty name",
+        "big": 2**53 - 1,
+    }
+    items: list[dict[str, Any]] = [{"id": text, "vector": EAST, "payload": {"text": text, **deep}} for text in TEXTS]
     collection = await new_collection(bench, items)
     answered = {item["id"]: item["payload"] for item in await found(bench, collection, limit=100)}
     require(answered == {item["id"]: item["payload"] for item in items}, "an id or a payload has changed")
     for text in TEXTS:
-        require(ids(await found(bench, collection, equals={"text": text})) == [text], f"{text!r} was not found by its payload")
+        require(
+            ids(await found(bench, collection, equals={"text": text})) == [text],
+            f"{text!r} was not found by its payload",
+        )
 
 
 @case("DB-67", capability="vectors")
 async def many_vectors_are_kept(bench: Bench) -> None:
     """A thousand vectors stored at once MUST all be there; of an id that comes twice the later item counts."""
-    items = [{"id": f"n{number}", "vector": [1.0, number / 1000, 0.0], "payload": {"n": number}} for number in range(999)]
+    items = [
+        {"id": f"n{number}", "vector": [1.0, number / 1000, 0.0], "payload": {"n": number}} for number in range(999)
+    ]
     collection = await new_collection(bench, [{**items[0], "payload": {"n": -1}}, *items])
     answered = await found(bench, collection, limit=1000)
     require(sorted(item["payload"]["n"] for item in answered) == list(range(999)), f"{len(answered)} were found")
@@ -174,7 +192,9 @@ async def words_and_nearness_count_together(bench: Bench) -> None:
     require(ids(both)[:1] == ["dog"], f"what barks near the east was answered {ids(both)}")
     far = await found(bench, collection, vector=COMPASS["west"], text="dog")
     require(ids(far)[:1] == ["fox"], f"west with a dog was answered {ids(far)}")
-    require([item["score"] for item in far] == sorted((item["score"] for item in far), reverse=True), "scores do not fall")
+    require(
+        [item["score"] for item in far] == sorted((item["score"] for item in far), reverse=True), "scores do not fall"
+    )
     wild = await found(bench, collection, vector=COMPASS["near_east"], text="dog", equals={"kind": "wild"})
     require(set(ids(wild)) <= {"bear", "fox"}, f"with equals it was answered {ids(wild)}")
 

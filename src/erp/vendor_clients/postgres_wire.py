@@ -18,6 +18,7 @@ _PLAIN = ("numeric", "money", "date", "time", "timetz", "interval", "uuid", "jso
           "macaddr", "macaddr8", "point", "line", "lseg", "box", "path", "polygon", "circle", "tsvector", "tsquery", "bit",
           "varbit", "oid", "xid", "pg_lsn", "jsonpath")  # fmt: skip
 """Types whose values go both ways as the text the server writes and reads: exact, and quicker than objects."""
+_INTEGERS = frozenset({"int2", "int4", "int8"})
 RESET = "SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET SESSION AUTHORIZATION; RESET ALL; DISCARD TEMP"
 
 
@@ -45,6 +46,7 @@ class Wire(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is published wi
         """Run one statement; ``limit`` rows at most are asked of the server, all with 0."""
 
         def bind(state: Any, timeout: float | None) -> Any:
+            refuse_fractions(state._get_parameters(), arguments)  # noqa: SLF001  (asyncpg's own state of a statement)
             return self._protocol.bind_execute(
                 state=state, args=arguments, portal_name="", limit=limit, return_extra=True, timeout=timeout
             )
@@ -76,6 +78,14 @@ class Wire(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is published wi
         except asyncpg.InternalClientError as error:
             self.terminate()
             raise asyncpg.ConnectionDoesNotExistError(str(error)) from error
+
+
+def refuse_fractions(types: Sequence[Any], arguments: Sequence[Any]) -> None:
+    """Refuse a fraction where an integer stands: asyncpg would cut it off without a word."""
+    for number, (kind, value) in enumerate(zip(types, arguments, strict=False), 1):
+        if type(value) is float and kind.name in _INTEGERS and not value.is_integer():
+            message = f"invalid input for query argument ${number}: {value} (a fraction is no integer)"
+            raise asyncpg.DataError(message)
 
 
 def _moment(text: str) -> str:
