@@ -84,7 +84,7 @@ def test_a_private_key_is_read_and_anything_else_refused() -> None:
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ).decode()
-    assert serialization.load_der_private_key(_der(pem), password=None).private_numbers() == key.private_numbers()  # type: ignore[union-attr]
+    assert serialization.load_der_private_key(_der(pem), password=None).private_numbers() == key.private_numbers()
     with pytest.raises(ProviderError, match="private_key") as refused:
         _der("not a key")
     assert refused.value.code == "failed_precondition"
