@@ -26,6 +26,7 @@ from erp.providers.db.sqlite.file import DatabaseFile, FileSettings, T, Work
 from erp.providers.db.sqlite.place import FILE, placed
 from erp.providers.db.sqlite.reading import HeldCursors, Reading, columns
 from erp.providers.db.sqlite.transactions import Transactions
+from erp.providers.db.sqlite.vectors import Vectors
 from erp.providers.db.sqlite.wording import AsWritten, Prepared, Wording
 from erp.runtime.spi import (
     UNSET,
@@ -66,6 +67,7 @@ class SqliteDatabase:
             life_seconds=self._place.bounded(config.get("max_transaction_seconds", 300.0)),
         )
         self._max_bytes: int = config.get("max_result_bytes", 16_777_216)
+        self._vectors = Vectors(context.data_dir, seconds=settings.statement_seconds)
 
     async def open(self) -> None:
         self._place.require()
@@ -75,6 +77,7 @@ class SqliteDatabase:
     async def close(self) -> None:
         await self._transactions.close()
         await self._file.close()
+        await self._vectors.close()
 
     async def health(self) -> Health:
         """Read from the file."""
@@ -190,6 +193,16 @@ class SqliteDatabase:
             return await self._file.write(work)
         async with self._transactions.entered(handle, context) as transaction:
             return await self._transactions.write(transaction, work)
+
+    # -- vectors ---------------------------------------------------------------------------------
+
+    async def upsert_vectors(self, request: api.UpsertVectorsRequest, context: CallContext) -> api.UpsertVectorsResult:  # noqa: ARG002
+        self._file.require_open()
+        return api.UpsertVectorsResult(stored=await self._vectors.store(request))
+
+    async def search_vectors(self, request: api.SearchVectorsRequest, context: CallContext) -> api.SearchVectorsResult:  # noqa: ARG002
+        self._file.require_open()
+        return api.SearchVectorsResult(items=await self._vectors.found(request))
 
     # -- transactions ----------------------------------------------------------------------------
 
