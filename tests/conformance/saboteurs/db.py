@@ -125,7 +125,7 @@ class ListsAPageTwice:
         return result
 
 
-@breaks("DB-13", ref=REF)
+@breaks("DB-13", ref=REF, also=("DB-65",))
 class TenantsShareAFile:
     def __init__(self, config: Any, context: Any) -> None:
         shared = Path(*(part if part != "beta" else "alpha" for part in context.data_dir.parts))
