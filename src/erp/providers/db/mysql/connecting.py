@@ -101,7 +101,8 @@ class Endpoint:
 
     async def _prepare(self, connection: Any, *, read_only: bool) -> None:
         access = "READ ONLY" if read_only else "READ WRITE"
-        settings = f"sql_mode = '{_SQL_MODE}', time_zone = '+00:00', innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}"
+        # The driver asks for warnings and prints them; nobody reads them there.
+        settings = f"sql_notes = 0, max_error_count = 0, sql_mode = '{_SQL_MODE}', time_zone = '+00:00', innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}"
         await plain(connection, f"SET SESSION {settings}")
         await plain(connection, f"SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, {access}")
         if "MariaDB" in connection.get_server_info():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from typing import Any, TypeVar
 
 from erp.contracts.models.db import Column
@@ -17,8 +18,6 @@ from erp.vendor_clients.sql.values import weight
 
 T = TypeVar("T")
 RECOVER_SECONDS = 10.0
-_BINARY = 63
-"""The number of the character set of bytes."""
 
 
 class Done:
@@ -255,7 +254,12 @@ async def opened(connection: Any, sql: str, given: Sequence[Any]) -> Any:
 
 def columns_of(cursor: Any) -> list[Column]:
     """Name and type of the columns of an answer."""
+    names = _type_names()
+    return [Column(name=one[0], type=names.get(one[1], str(one[1]))) for one in cursor.description or ()]
+
+
+@cache
+def _type_names() -> dict[int, str]:
     from asyncmy.constants import FIELD_TYPE
 
-    names = {value: key for key, value in vars(FIELD_TYPE).items() if isinstance(value, int)}
-    return [Column(name=one[0], type=names.get(one[1], str(one[1])).lower()) for one in cursor.description or ()]
+    return {value: key.lower() for key, value in vars(FIELD_TYPE).items() if isinstance(value, int)}

@@ -31,11 +31,11 @@ _WORD = re.compile(r"\w+")
 _COLLECTIONS = "CREATE TABLE IF NOT EXISTS erp_collections (name TEXT PRIMARY KEY, dimensions INTEGER NOT NULL)"
 _NEAREST = (
     "SELECT id, payload, coalesce(1 - vec_distance_cosine(embedding, ?), 0) AS score FROM items_{name}"
-    " ORDER BY score DESC, id"
+    " ORDER BY score DESC, id LIMIT ?"
 )
 _WORDED = (
     "SELECT i.id, i.payload, -bm25(words_{name}) AS score FROM words_{name} AS w JOIN items_{name} AS i ON i.rowid = w.rowid"
-    " WHERE words_{name} MATCH ? ORDER BY score DESC, i.id"
+    " WHERE words_{name} MATCH ? ORDER BY score DESC, i.id LIMIT ?"
 )
 
 
@@ -182,20 +182,22 @@ def _found(connection: Any, request: api.SearchVectorsRequest) -> list[api.Searc
     known = _dimensions(connection, name)
     if known is None:
         raise ProviderError(ErrorCode.NOT_FOUND, f"There is no collection {name}. Store a vector in it first.")
+    wanted = {} if isinstance(request.equals, UnsetType) else request.equals
+    is_both = not isinstance(request.vector, UnsetType) and not isinstance(request.text, UnsetType)
+    most = min(_CANDIDATES, max(100, request.limit * 4)) if is_both else request.limit
+    # What is filtered afterwards cannot be limited before.
+    limit = -1 if wanted else most
     rankings = []
     if not isinstance(request.vector, UnsetType):
         if len(request.vector) != known:
             why = f"has {len(request.vector)} numbers instead of {known}"
             raise _lengths("/params/vector", why, ErrorCode.INVALID_ARGUMENT)
-        rankings.append(connection.execute(_NEAREST.format(name=name), (_packed(request.vector),)))
+        rankings.append(connection.execute(_NEAREST.format(name=name), (_packed(request.vector), limit)))
     if not isinstance(request.text, UnsetType):
         words = " ".join(f'"{word}"' for word in _WORD.findall(request.text))
-        rankings.append(connection.execute(_WORDED.format(name=name), (words,)) if words else iter(()))
-    wanted = {} if isinstance(request.equals, UnsetType) else request.equals
-    if len(rankings) == 1:
-        return list(_limited(_matching(rankings[0], wanted), request.limit))
-    most = min(_CANDIDATES, max(100, request.limit * 4))
-    return _fused([list(_limited(_matching(rows, wanted), most)) for rows in rankings], request.limit)
+        rankings.append(connection.execute(_WORDED.format(name=name), (words, limit)) if words else iter(()))
+    found = [list(_limited(_matching(rows, wanted), most)) for rows in rankings]
+    return _fused(found, request.limit) if is_both else found[0]
 
 
 def _matching(rows: Iterable[Any], wanted: Any) -> Iterator[api.SearchVectorsResultItemsItem]:
