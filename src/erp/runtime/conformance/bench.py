@@ -32,6 +32,8 @@ _encode = msgspec.json.Encoder(decimal_format="string").encode
 _numbers = itertools.count(1)
 BARE_SECONDS = 5.0
 """Given to a call of a bare provider."""
+PATIENCE_SECONDS = 20.0
+"""Longer than anything takes that happens at all, shorter than a case may take."""
 
 
 class CaseError(AssertionError):
@@ -289,11 +291,13 @@ class Bench:
         require(not wrong, f"{action} {_short(params)}: expected {_short(expected)}, got {_short(wrong)}")
         return result
 
-    async def eventually(self, is_true: Callable[[], Awaitable[object]], what: str, *, seconds: float = 5.0) -> None:
-        """Wait until ``is_true`` answers so; fail after ``seconds`` saying ``what`` did not happen."""
-        ends = time.monotonic() + seconds
+    async def eventually(self, is_true: Callable[[], Awaitable[object]], what: str | Callable[[], str]) -> None:
+        """Wait until ``is_true`` answers so; fail after 20 s, saying that ``what`` did not happen."""
+        ends = time.monotonic() + PATIENCE_SECONDS
         while not await is_true():
-            require(time.monotonic() < ends, f"within {seconds:g} s it did not happen that {what}")
+            if time.monotonic() > ends:
+                told = what if isinstance(what, str) else what()
+                raise CaseError(f"within {PATIENCE_SECONDS:g} s it did not happen that {told}")
             await asyncio.sleep(0.01)
 
     @staticmethod

@@ -84,7 +84,7 @@ async def close_gives_everything_back(bench: Bench) -> None:
     async def is_given_back() -> bool:
         return _held() <= before
 
-    await bench.eventually(is_given_back, f"(threads, descriptors) {_held()} came down to {before}", seconds=2)
+    await bench.eventually(is_given_back, lambda: f"(threads, descriptors) {_held()} came down to {before}")
 
 
 async def _open_and_close(bench: Bench, *, times: int) -> None:
