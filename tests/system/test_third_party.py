@@ -45,7 +45,7 @@ class Environment:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("ERP_")}
         ended = subprocess.run(
             command,
-            cwd=self.home, env={**clean, "HOME": str(self.home)}, capture_output=True, text=True, timeout=120, check=False,
+            cwd=self.home, env={**clean, "HOME": str(self.home)}, capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout + ended.stderr

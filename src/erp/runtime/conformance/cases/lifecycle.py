@@ -82,7 +82,7 @@ async def close_gives_everything_back(bench: Bench) -> None:
     await _open_and_close(bench, times=5)
 
     async def is_given_back() -> bool:
-        return _held() <= before
+        return all(now <= then for now, then in zip(_held(), before, strict=True))
 
     await bench.eventually(is_given_back, lambda: f"(threads, descriptors) {_held()} came down to {before}")
 
