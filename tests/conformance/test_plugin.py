@@ -10,6 +10,8 @@ import pytest
 
 from erp.runtime.conformance.scaffold import write_provider
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

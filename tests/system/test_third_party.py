@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from tests.support.process import Server
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "examples/third_party_provider"
 LENT = sysconfig.get_path("purelib")
