@@ -17,7 +17,7 @@ from erp.runtime import loader
 from erp.runtime.call import Call
 from erp.runtime.conformance.host import ALPHA, PATIENT, Host
 from erp.runtime.conformance.peers import Site, filled
-from erp.runtime.conformance.samples import Sample, sample
+from erp.runtime.conformance.samples import Sample, Step, echo, sample
 from erp.runtime.context import Actor, CallContext
 from erp.runtime.plan import implicit
 from erp.runtime.service_calls import service_actor
@@ -100,6 +100,10 @@ class Bench:
         """Return one cheap call that succeeds: the manifest's (``conformance.sample``), else the domain's."""
         own = self.manifest.conformance.get("sample")
         return sample(self.domain, self.unique(), own)
+
+    def echo(self) -> list[Step]:
+        """Return calls to be made in that order, whose answers show that they are for nobody else."""
+        return echo(self.domain, self.unique(), self.manifest.conformance.get("sample"))
 
     def action(self, name: str) -> Action:
         """Return the contract of an action."""
