@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from erp.runtime.action import Action
     from erp.runtime.context import EmittedEvent
     from erp.runtime.manifest import ProviderManifest
+    from erp.runtime.spi import OpenContext
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 _numbers = itertools.count(1)
@@ -315,12 +316,15 @@ class Bench:
 
     # -- the bare provider -----------------------------------------------------------------------
 
-    def bare(self, config: Mapping[str, Any] | None = None) -> Any:
+    def place(self) -> OpenContext:
+        """Return where an open provider lives: a connection, and a folder, that nobody has used before."""
+        connection = implicit(ALPHA, self.domain, self.manifest.name)
+        return self.host.pool.place(msgspec.structs.replace(connection, name=self.unique("bare")))
+
+    def bare(self, config: Mapping[str, Any] | None = None, *, place: OpenContext | None = None) -> Any:
         """Return a new, unopened object of the provider's class (for the rules of its life)."""
-        place = implicit(ALPHA, self.domain, self.manifest.name)
-        place = msgspec.structs.replace(place, name=self.unique("bare"))
         settings = {**self.manifest.defaults, **(self.config if config is None else config)}
-        return self.host.pool.load(self.manifest)(settings, self.host.pool.place(place))
+        return self.host.pool.load(self.manifest)(settings, place or self.place())
 
     async def bare_call(
         self, provider: Any, action: str, params: Mapping[str, Any], *, idempotency_key: str | None = None
