@@ -34,7 +34,7 @@ class TakesAHundredAtMost:
             raise ProviderError(ErrorCode.UNAVAILABLE, "Too many at once.")
         self.running += 1
         try:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.5)  # long enough for all to have come, also where others use the machine
             return await super().set(request, context)  # type: ignore[misc]
         finally:
             self.running -= 1

@@ -296,6 +296,12 @@ class Bench:
         require(not wrong, f"{action} {_short(params)}: expected {_short(expected)}, got {_short(wrong)}")
         return result
 
+    async def seconds(self, action: str, params: Mapping[str, Any]) -> float:
+        """Call an action; return how long it took, so that a case can come in the middle of the next one."""
+        started = time.monotonic()
+        await self.call(action, params)
+        return time.monotonic() - started
+
     async def eventually(self, is_true: Callable[[], Awaitable[object]], what: str | Callable[[], str]) -> None:
         """Wait until ``is_true`` answers so; fail after 20 s, saying that ``what`` did not happen."""
         ends = time.monotonic() + PATIENCE_SECONDS
