@@ -241,3 +241,23 @@ async def test_closing_ends_what_runs(open_database: Open, call_context: Any) ->
         assert (await refusal(running)).code == "unavailable"
 
     assert (await refusal(caller.rows("select 1", transaction=transaction))).code == "unavailable"
+
+
+async def test_an_answer_that_would_fill_the_memory_is_cut_and_a_row_that_would_is_refused(
+    open_database: Open, call_context: Any
+) -> None:
+    caller = calling(await open_database(max_result_bytes=65_536), call_context)
+    await caller.execute("create table t (a text)")
+    many = "select repeat('x', 20000) from generate_series(1, 100000)"
+    huge = "select repeat('x', 100000000)"
+    for facts in ({}, {"transaction": await caller.begin(read_only=True)}):
+        cut = await caller.query(many, max_rows=100_000, **facts)
+        assert (cut.row_count, cut.truncated) == (3, True)
+    next_page = await caller.query(many, max_rows=100_000, cursor=cut.next_cursor, **facts)
+    assert (next_page.row_count, next_page.truncated) == (3, True)
+
+    assert (await refusal(caller.query(huge))).code == "failed_precondition"
+    assert (await refusal(caller.query(huge, **facts))).code == "failed_precondition"
+    too_much = "insert into t select repeat('x', 20000) from generate_series(1, 1000) returning a"
+    assert (await refusal(caller.execute(too_much))).code == "failed_precondition"
+    assert await caller.rows("select count(*) from t") == [[0]]
