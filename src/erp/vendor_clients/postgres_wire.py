@@ -53,13 +53,19 @@ class Meter(asyncio.Protocol):
         self._limit = limit
         self._count = 0
         self.is_over = False
-        self.pause_writing = inner.pause_writing
-        self.resume_writing = inner.resume_writing
-        self.connection_lost = inner.connection_lost
 
     def begin(self) -> None:
         """Count a new answer."""
         self._count = 0
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._inner.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._count += len(data)

@@ -49,11 +49,12 @@ class Reading:
         rows = self.ahead
         count = fitted(rows, max_rows, max_bytes)
         while count == len(rows) <= max_rows:
-            more = await self.cursor.fetch(min(_chunk(rows, max_bytes), max_rows + 1 - len(rows)))
-            if not more:
-                break
+            asked = min(_chunk(rows, max_bytes), max_rows + 1 - len(rows))
+            more = await self.cursor.fetch(asked)
             rows.extend(more)
             count = fitted(rows, max_rows, max_bytes)
+            if len(more) < asked:
+                break
         self.ahead = rows[count:]
         return QueryResult(
             columns=self.cursor.columns,
