@@ -12,7 +12,7 @@ from erp.runtime.spi import ErrorCode, FieldError, ProviderError
 from erp.vendor_clients.sql.values import fitted, shown, weight
 
 MAX_HELD = 8
-FIRST_CHUNK, CHUNK = 32, 1000
+FIRST_CHUNK, CHUNK = 16, 1000
 """Rows asked of the engine at first, and at a time: a page limited by bytes must not have all its rows in memory."""
 
 Fetch = Callable[[int], Awaitable[Sequence[Any]]]

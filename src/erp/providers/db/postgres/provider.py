@@ -31,7 +31,7 @@ from erp.vendor_clients.sql.pages import Reading, refuse_cursor
 __all__ = ["PostgresDatabase"]
 
 MAX_RETURNED_ROWS = 100_000
-FEW_ROWS = 64
+FEW_ROWS = 16
 """Taken at once; of more it is first seen how large they are."""
 
 
