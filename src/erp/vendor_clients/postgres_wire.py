@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -39,11 +40,58 @@ class Done:
         return int(count) if count.isdigit() and not word.startswith("SELECT") else 0
 
 
+class TooLargeError(Exception):
+    """The server sent more bytes for one request than may be kept; the connection was ended."""
+
+
+class Meter(asyncio.Protocol):
+    """Stands between the socket and asyncpg, which keeps all of an answer however large it is; bounds each one."""
+
+    def __init__(self, inner: Any, transport: Any, limit: int) -> None:
+        self._inner = inner
+        self._transport = transport
+        self._limit = limit
+        self._count = 0
+        self.is_over = False
+
+    def begin(self) -> None:
+        """Count a new answer."""
+        self._count = 0
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._inner.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._count += len(data)
+        if self._count > self._limit:
+            self.is_over = True
+            self._transport.abort()
+        else:
+            self._inner.data_received(data)
+
+
 class Wire(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is published without types
     """A connection that runs a bounded statement in one round trip once it is prepared."""
 
+    meter: Meter | None = None
+
+    def bound(self, answer_bytes: int) -> None:
+        """End the connection when an answer becomes larger."""
+        self.meter = Meter(self._protocol, self._transport, answer_bytes)
+        self._transport.set_protocol(self.meter)
+
     async def run(self, sql: str, arguments: Sequence[Any], limit: int = 0) -> Done:
-        """Run one statement; ``limit`` rows at most are asked of the server, all with 0."""
+        """Run one statement; ``limit`` rows at most are asked of the server, all with 0.
+
+        Raises:
+            TooLargeError: The answer is larger than may be; the connection is lost.
+        """
 
         def bind(state: Any, timeout: float | None) -> Any:
             refuse_fractions(state._get_parameters(), arguments)  # noqa: SLF001  (asyncpg's own state of a statement)
@@ -68,16 +116,28 @@ class Wire(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is published wi
             status: str = await self.execute(sql)
         return status
 
+    async def more(self, cursor: Any, count: int) -> Sequence[Any]:
+        """Return the next rows of an open cursor; raises as ``run``."""
+        with self._ended_when_confused():
+            rows: Sequence[Any] = await cursor.fetch(count)
+        return rows
+
     @contextmanager
     def _ended_when_confused(self) -> Iterator[None]:
         """Close the connection when driver and server no longer agree on what is going on, as after a lost one."""
+        if self.meter is not None:
+            self.meter.begin()
         try:
             yield
         except asyncpg.exceptions.OutdatedSchemaCacheError:
             raise
-        except asyncpg.InternalClientError as error:
-            self.terminate()
-            raise asyncpg.ConnectionDoesNotExistError(str(error)) from error
+        except Exception as error:
+            if self.meter is not None and self.meter.is_over:
+                raise TooLargeError from error
+            if isinstance(error, asyncpg.InternalClientError):
+                self.terminate()
+                raise asyncpg.ConnectionDoesNotExistError(str(error)) from error
+            raise
 
 
 def refuse_fractions(types: Sequence[Any], arguments: Sequence[Any]) -> None:

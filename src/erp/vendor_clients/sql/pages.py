@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 from erp.contracts.models.db import Column, QueryResult
 from erp.runtime.spi import ErrorCode, FieldError, ProviderError
-from erp.vendor_clients.sql.values import fitted, shown
+from erp.vendor_clients.sql.values import fitted, shown, weight
 
 MAX_HELD = 8
-CHUNK = 1000
-"""Rows asked of the engine at a time, so that a page limited by bytes does not fetch all its rows first."""
+FIRST_CHUNK, CHUNK = 16, 1000
+"""Rows asked of the engine at first, and at a time: a page limited by bytes must not have all its rows in memory."""
 
 Fetch = Callable[[int], Awaitable[Sequence[Any]]]
 """``await fetch(n)``: the next ``n`` rows, fewer at the end."""
@@ -49,11 +49,12 @@ class Reading:
         rows = self.ahead
         count = fitted(rows, max_rows, max_bytes)
         while count == len(rows) <= max_rows:
-            more = await self.cursor.fetch(min(CHUNK, max_rows + 1 - len(rows)))
-            if not more:
-                break
+            asked = min(_chunk(rows, max_bytes), max_rows + 1 - len(rows))
+            more = await self.cursor.fetch(asked)
             rows.extend(more)
             count = fitted(rows, max_rows, max_bytes)
+            if len(more) < asked:
+                break
         self.ahead = rows[count:]
         return QueryResult(
             columns=self.cursor.columns,
@@ -61,6 +62,14 @@ class Reading:
             row_count=count,
             truncated=bool(self.ahead),
         )
+
+
+def _chunk(rows: Sequence[Any], max_bytes: int) -> int:
+    """How many rows to ask for next, to judge by those that came."""
+    if not rows:
+        return FIRST_CHUNK
+    average = max(1, sum(weight(row) for row in rows[-FIRST_CHUNK:]) // min(len(rows), FIRST_CHUNK))
+    return max(1, min(CHUNK, max_bytes // average))
 
 
 class HeldCursors:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from tests.providers.db.postgres.conftest import Caller, Open, Server, calling
@@ -230,6 +230,64 @@ async def test_a_stream_of_a_dead_backend_ends_with_an_error(caller: Caller, ser
     assert await caller.rows("select 1") == [[1]]
 
 
+class Stoppable:
+    """A port in front of the server; what has come through it so far can be stopped for good."""
+
+    def __init__(self, port: int) -> None:
+        self._behind = port
+        self._passing: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        self._listening = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._listening.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listening.close()
+        self.stop()
+        for writer in self._writers:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
+
+    def stop(self) -> None:
+        """Pass nothing more on, and close nothing: as a network that is cut."""
+        for task in self._passing:
+            task.cancel()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind = await asyncio.open_connection("127.0.0.1", self._behind)
+        self._writers += [writer, behind[1]]
+        for source, target in ((reader, behind[1]), (behind[0], writer)):
+            self._passing.add(asyncio.ensure_future(self._pass(source, target)))
+
+    async def _pass(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(65_536):
+            target.write(data)
+        target.close()
+
+
+async def test_connections_that_fell_silent_are_replaced_when_calls_were_given_up(
+    open_database: Open, server: Server, call_context: Any
+) -> None:
+    async with Stoppable(server.config["port"]) as way:
+        database = await open_database(port=way.port, readers=1, writers=1, wait_seconds=30)
+        caller = calling(database, call_context)
+        await caller.execute("create table t (a int)")
+        await caller.rows("select 1")
+        way.stop()
+        for work in (caller.rows("select 1"), caller.execute("insert into t values (1)")):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    await work
+
+        async with asyncio.timeout(40):
+            assert await caller.rows("select 2") == [[2]]
+            assert (await caller.execute("insert into t values (2)")).rows_affected == 1
+        await database.close()
+
+
 async def test_closing_ends_what_runs(open_database: Open, call_context: Any) -> None:
     database = await open_database()
     caller = calling(database, call_context)
@@ -241,3 +299,23 @@ async def test_closing_ends_what_runs(open_database: Open, call_context: Any) ->
         assert (await refusal(running)).code == "unavailable"
 
     assert (await refusal(caller.rows("select 1", transaction=transaction))).code == "unavailable"
+
+
+async def test_an_answer_that_would_fill_the_memory_is_cut_and_a_row_that_would_is_refused(
+    open_database: Open, call_context: Any
+) -> None:
+    caller = calling(await open_database(max_result_bytes=65_536), call_context)
+    await caller.execute("create table t (a text)")
+    many = "select repeat('x', 20000) from generate_series(1, 100000)"
+    huge = "select repeat('x', 100000000)"
+    for facts in ({}, {"transaction": await caller.begin(read_only=True)}):
+        cut = await caller.query(many, max_rows=100_000, **facts)
+        assert (cut.row_count, cut.truncated) == (3, True)
+    next_page = await caller.query(many, max_rows=100_000, cursor=cut.next_cursor, **facts)
+    assert (next_page.row_count, next_page.truncated) == (3, True)
+
+    assert (await refusal(caller.query(huge))).code == "failed_precondition"
+    assert (await refusal(caller.query(huge, **facts))).code == "failed_precondition"
+    too_much = "insert into t select repeat('x', 20000) from generate_series(1, 1000) returning a"
+    assert (await refusal(caller.execute(too_much))).code == "failed_precondition"
+    assert await caller.rows("select count(*) from t") == [[0]]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
 CACHED_STATEMENTS = 256
+SPARE_BYTES = 4 * 1024 * 1024
+"""For the frames around values, and for what the provider itself asks about the schema."""
 _SETTINGS = {
     "application_name": "erp-provider-layer",
     "TimeZone": "UTC",
@@ -42,6 +44,8 @@ class Endpoint:
     tls: str
     tls_authority: str | None = None
     settings: tuple[tuple[str, str], ...] = ()
+    answer_bytes: int = 2**31
+    """What the server may send for one request at most."""
 
     @classmethod
     def of(cls, config: Config) -> Endpoint:
@@ -63,6 +67,7 @@ class Endpoint:
             tls=config.get("tls", "verify"),
             tls_authority=config.get("tls_authority"),
             settings=tuple(settings.items()),
+            answer_bytes=2 * config.get("max_result_bytes", 16_777_216) + SPARE_BYTES,
         )
 
     async def connect(self, more: Mapping[str, str]) -> Wire:
@@ -97,6 +102,7 @@ class Endpoint:
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
             raise refused(error) from error
         await made.prepare_types()
+        made.bound(self.answer_bytes)
         return made
 
 

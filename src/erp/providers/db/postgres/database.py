@@ -60,13 +60,29 @@ class Database:
 
     # -- single statements -----------------------------------------------------------------------
 
-    async def read(self, sql: str, arguments: Sequence[Any], limit: int) -> Done:
-        """Run one statement where nothing can be changed."""
-        async with self.lent(self.readers) as connection:
+    async def read(self, sql: str, arguments: Sequence[Any], limit: int, prelude: str = "") -> Done | None:
+        """Run one statement where nothing can be changed; None when its answer is too large to be taken at once."""
+        from erp.vendor_clients.postgres_wire import TooLargeError
+
+        holding = self._reading(prelude) if prelude else self.lent(self.readers)
+        async with holding as connection:
             try:
                 return await connection.run(sql, arguments, limit)
+            except TooLargeError:
+                pass
             except Exception as error:
                 raise explained(error) from error
+        return None
+
+    @asynccontextmanager
+    async def _reading(self, prelude: str) -> AsyncIterator[Wire]:
+        session = await self.session(read_only=True, prelude=prelude)
+        try:
+            yield session.connection
+            if session.is_open():
+                await session.rollback()
+        finally:
+            session.release()
 
     async def write(self, sql: str, arguments: Sequence[Any], *, needs_reset: bool) -> Done:
         """Run one statement that takes effect as a whole.
@@ -278,8 +294,7 @@ class ServerCursor:
 
     async def fetch(self, count: int) -> Sequence[Any]:
         async with self._session.reading():
-            rows: Sequence[Any] = await self._opened.fetch(count)
-            return rows
+            return await self._session.connection.more(self._opened, count)
 
     async def close(self) -> None:
         if self._session.is_open():

@@ -82,11 +82,26 @@ def explained(error: BaseException, *, where: str = "/params/parameters") -> Pro
         return _unfit(error, f"{where}/{int(found[1]) - 1}")
     if isinstance(error, asyncpg.PostgresError):
         return _told(error)
-    if isinstance(error, asyncpg.exceptions.OutdatedSchemaCacheError):
-        return _made(ErrorCode.CONFLICT, "A type changed while it was in use. Send the request again.", error)
     if is_lost(error):
         return _made(ErrorCode.UNAVAILABLE, "The connection to the server was lost.", error, pause=1.0)
-    return _made(ErrorCode.INTERNAL, "PostgreSQL's driver failed in a way that was not foreseen.", error)
+    code, text = next((known for kind, known in _of_the_driver() if isinstance(error, kind)), _UNFORESEEN)
+    return _made(code, text, error)
+
+
+_UNFORESEEN = (ErrorCode.INTERNAL, "PostgreSQL's driver failed in a way that was not foreseen.")
+
+
+def _of_the_driver() -> list[tuple[type[BaseException], tuple[ErrorCode, str]]]:
+    import asyncpg
+
+    from erp.vendor_clients.postgres_wire import TooLargeError
+
+    large = "The answer is too large, or a single row of it is. Select fewer rows, fewer or shorter columns."
+    changed = "A type changed while it was in use. Send the request again."
+    return [
+        (TooLargeError, (ErrorCode.FAILED_PRECONDITION, large)),
+        (asyncpg.exceptions.OutdatedSchemaCacheError, (ErrorCode.CONFLICT, changed)),
+    ]
 
 
 def is_lost(error: BaseException) -> bool:
@@ -96,6 +111,8 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         state = getattr(error, "sqlstate", None) or ""
         return state in _LOST or state.startswith("08")
+    if isinstance(error, asyncpg.exceptions.OutdatedSchemaCacheError):
+        return False
     return isinstance(error, OSError | EOFError | asyncpg.InterfaceError | asyncpg.InternalClientError)
 
 

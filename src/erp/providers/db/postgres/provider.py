@@ -31,6 +31,8 @@ from erp.vendor_clients.sql.pages import Reading, refuse_cursor
 __all__ = ["PostgresDatabase"]
 
 MAX_RETURNED_ROWS = 100_000
+FEW_ROWS = 16
+"""Taken at once; of more it is first seen how large they are."""
 
 
 class PostgresDatabase:
@@ -81,13 +83,13 @@ class PostgresDatabase:
                 return await self._continued(transaction, request, statement.sql, given)
         if request.cursor is not UNSET:
             raise refuse_cursor()
-        limit = request.max_rows + 1
-        if place.prelude:
-            async with place.database.session_for(read_only=True, prelude=place.prelude) as session:
-                done = await session.alone(statement.sql, given, limit)
-        else:
-            done = await place.database.read(statement.sql, given, limit)
-        return self._answer(done.rows, done.columns, request.max_rows)
+        done = await place.database.read(statement.sql, given, request.max_rows + 1, place.prelude)
+        if done is not None:
+            return self._answer(done.rows, done.columns, request.max_rows)
+        # Too large to be taken at once: in pages, never with more of it in memory than an answer may have.
+        async with place.database.session_for(read_only=True, prelude=place.prelude) as session:
+            cursor = await session.cursor(statement.sql, given)
+            return await Reading(statement.sql, cursor).page(request.max_rows, self._max_bytes)
 
     def _answer(self, rows: Sequence[Any], columns: list[api.Column], max_rows: int) -> api.QueryResult:
         count = values.fitted(rows, max_rows, self._max_bytes)
@@ -103,9 +105,10 @@ class PostgresDatabase:
         if not isinstance(request.cursor, UnsetType):
             reading = transaction.cursors.take(request.cursor, statement)
             return await transaction.cursors.page(reading, request.max_rows, self._max_bytes)
-        done = await transaction.session.read(sql, given, request.max_rows + 1)
+        wanted = min(request.max_rows + 1, FEW_ROWS)
+        done = await transaction.session.read(sql, given, wanted)
         answer = self._answer(done.rows, done.columns, request.max_rows)
-        if not answer.truncated:
+        if len(done.rows) < wanted and not answer.truncated:
             return answer
         reading = Reading(statement, await transaction.session.cursor(sql, given))
         return await transaction.cursors.page(reading, request.max_rows, self._max_bytes)
