@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from tests.conformance.live.db_mysql import VARIABLE, config
@@ -240,3 +241,34 @@ async def test_only_listed_tables_can_be_named(opened: Any, open_context: OpenCo
     assert [table.name for table in tables] == ["stock"]
     await owner.execute("drop table hidden")
     await owner.database.close()
+
+
+@pytest.mark.live
+@pytest.mark.anyio
+async def test_tls_proves_the_server_or_nothing_is_sent(open_context: OpenContext, call_context: Any) -> None:
+    authority = parse_qs(urlsplit(os.environ.get(VARIABLE, "")).query).get("authority")
+    if not authority:
+        pytest.skip(f"TLS of db/mysql needs {VARIABLE} with ?authority=FILE")
+    pem = Path(authority[0]).read_text()  # noqa: ASYNC240  (a small file, once)
+    proven = Caller(MysqlDatabase(settings(tls="verify", tls_authority=pem), open_context), call_context(seconds=30))
+    await proven.database.open()
+    ((_, cipher),) = await _status(proven, "Ssl_cipher")
+    assert cipher
+    await proven.database.close()
+    for more in ({"tls": "verify"}, {"tls": "verify", "host": "localhost", "tls_authority": pem}):
+        stranger = MysqlDatabase(settings(**more), open_context)
+        with pytest.raises(ProviderError) as refused:
+            await stranger.open()
+        assert refused.value.code == "failed_precondition"
+        await stranger.close()
+    blind = Caller(MysqlDatabase(settings(tls="encrypt"), open_context), call_context(seconds=30))
+    await blind.database.open()
+    ((_, cipher),) = await _status(blind, "Ssl_cipher")
+    assert cipher
+    await blind.database.close()
+
+
+async def _status(caller: Caller, name: str) -> Any:
+    database: Any = caller.database
+    async with database._database.lent(database._database.readers) as connection:
+        return (await database._database.read(connection, f"show session status like '{name}'", (), 2, 1000)).rows
