@@ -22,7 +22,7 @@ def pages(authored: Authored, proof: dict[str, dict[str, str]]) -> dict[str, str
     found["state.md"] = NOTE + _state(inlined(authored.schemas["state"], authored.gateway["$defs"]))
     found["errors.md"] = NOTE + _errors(authored.errors)
     found["capabilities.md"] = NOTE + _matrix(authored, proof)
-    found["sql.md"] = NOTE + sql_writer.page(authored)
+    found["sql.md"] = NOTE + sql_writer.page(authored, proof)
     return found
 
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 _INTRODUCTION = """# SQL of each engine
 
 For whoever writes statements for several engines. All this stands in the `sql` section of each provider's manifest, and the conformance
-suite holds it against the engine (DB-80 to DB-88): the [capability matrix](capabilities.md) says against which it has run.
-A placeholder is `?` everywhere.
+suite holds it against the engine (DB-80 to DB-88). *Declared* means that no engine has answered; the levels are those of the
+[capability matrix](capabilities.md). A placeholder is `?` everywhere.
 """
 _SECURITY = {
     "engine": "by the engine",
@@ -21,11 +21,12 @@ _SECURITY = {
 }
 
 
-def page(authored: Authored) -> str:
-    """Return the page, without the note that it is generated."""
+def page(authored: Authored, proof: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the page, without the note that it is generated; ``proof`` is the ledger."""
     found = {ref: item["sql"] for ref, item in authored.manifests.items() if "sql" in item}
     schema = authored.schemas["provider_manifest"]["properties"]["sql"]["properties"]
-    lines = [_INTRODUCTION, *_table("What", found, _facts())]
+    proven = "| Proven | " + " | ".join(_proven(proof.get(ref, {})) for ref in found) + " |"
+    lines = [_INTRODUCTION, *_table("What", found, _facts()), proven]
     lines += ["", "## Types", "", schema["types"]["description"], ""]
     kinds = {
         f"`{kind}`: {each['description'].rstrip('.')}": lambda sql, kind=kind: f"`{sql['types'][kind]}`"
@@ -52,6 +53,10 @@ def _facts() -> Mapping[str, Callable[[dict[str, Any]], str]]:
         "Longest name of a table": lambda sql: _bytes(sql["limits"]["name_length"]),
         "Parameters of a statement": lambda sql: f"{sql['limits']['parameters']:,}",
     }
+
+
+def _proven(levels: Mapping[str, Any]) -> str:
+    return max((str(level) for level in levels.values()), default="declared")
 
 
 def _bytes(length: int | None) -> str:
