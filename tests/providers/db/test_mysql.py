@@ -272,3 +272,41 @@ async def _status(caller: Caller, name: str) -> Any:
     database: Any = caller.database
     async with database._database.lent(database._database.readers) as connection:
         return (await database._database.read(connection, f"show session status like '{name}'", (), 2, 1000)).rows
+
+
+async def _killed(*connections: Any) -> None:
+    """End connections as an operator would, or a server that stops."""
+    from erp.providers.db.mysql.connecting import Endpoint, closed, plain
+
+    admin = await Endpoint.of(settings()).connect(read_only=False)
+    for connection in connections:
+        await plain(admin, f"KILL CONNECTION {connection.thread_id()}")
+    await closed(admin)
+
+
+@pytest.mark.live
+@pytest.mark.anyio
+async def test_a_change_whose_connection_is_lost_is_unknown_and_the_next_one_works(caller: Caller) -> None:
+    database: Any = caller.database
+    handle = await caller.begin()
+    await caller.execute("update stock set quantity = 9 where sku = 'S1'", transaction=handle)
+    waiting = asyncio.ensure_future(refusal(caller.execute("update stock set quantity = 7 where sku = 'S1'")))
+    await asyncio.sleep(0.3)
+    await _killed(database._database.writers.lent_now()[-1])
+    assert await waiting == "outcome_unknown"
+    await _killed(*database._database.writers.lent_now())
+    assert await refusal(caller.commit(handle)) in {"outcome_unknown", "not_found"}
+    assert await caller.rows(STATE) == [[5, 4, "S4"]]
+    assert (await caller.execute("update stock set quantity = 8 where sku = 'S1'")).rows_affected == 1
+    assert await caller.rows("select quantity from stock where sku = 'S1'") == [[8]]
+
+
+@pytest.mark.live
+@pytest.mark.anyio
+async def test_connections_that_were_lost_while_idle_are_replaced(caller: Caller) -> None:
+    database: Any = caller.database
+    assert await caller.rows("select 1") == [[1]]
+    await _killed(*(one for one, _ in database._database.readers._idle))
+    await asyncio.sleep(0.2)
+    assert await caller.rows("select 1") == [[1]]
+    assert (await database.health()).status == "ok"
