@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import asyncpg
 import pytest
 import yaml
 from tests.providers.db.postgres.conftest import Caller, Open, Server, calling
@@ -151,6 +154,35 @@ async def test_only_listed_tables_and_functions_can_be_named(
         assert refused.value.code == "invalid_argument"
     with pytest.raises(ProviderError):
         await superuser.rows("select own_tax(1)")
+
+
+FRAGMENTS = (
+    "'", "''", "E'", "e'", "n'", "b'", "x'", "\\", "\\'", "$$", "$a$", "$b", "$é$", "a$$", "1$a$", "--", "/*", "*/", "\n", "\r",
+    "\t", "\x0b", "\u00a0", "\ufeff", '"', "U&", ";", "(", ")", "[", "]", "{", ",", "||", "-", "*", "/", "%", "@", "#", "`", ".",
+    " 1 ", " 1e", " 0x", " as a", " from ", " union ", "select ", "stock", "::text", "'\n'", "E'\\\\'",
+    "set_config('erp.x', '1', false)", "\"set_config\"('erp.x', '1', false)", "set_config/**/('erp.x', '1', false)",
+)  # fmt: skip
+CALL = "set_config('erp.x', '1', false)"
+
+
+async def test_random_text_never_calls_what_is_forbidden(superuser: Caller, server: Server) -> None:
+    """Whatever the two readers take a text for: when it is let through, the server finds no call in it either."""
+    random = Random(20261129)
+    judge = superuser.database._opened().statements
+    passed: list[str] = []
+    for _ in range(20_000):
+        parts = [random.choice(FRAGMENTS) for _ in range(random.randint(3, 14))]
+        text_ = "select " + "".join([*parts, random.choice((" , ", "||", " --\n,", "/**/,", "'")), CALL])
+        with suppress(ProviderError):
+            passed.append(judge.query(text_ + random.choice(("", "--", "'", "*/", "$$", ")"))).sql)
+
+    assert len(passed) > 100
+    async with server.connected() as connection:
+        await connection.execute("set default_transaction_read_only = on")
+        for sql in passed:
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError):
+                await connection.fetch(sql)
+            assert not await connection.fetchval("select current_setting('erp.x', true)"), sql
 
 
 HARMLESS = (

@@ -308,11 +308,11 @@ async def test_an_answer_that_would_fill_the_memory_is_cut_and_a_row_that_would_
     await caller.execute("create table t (a text)")
     many = "select repeat('x', 20000) from generate_series(1, 100000)"
     huge = "select repeat('x', 100000000)"
-    for facts in ({}, {"transaction": await caller.begin(read_only=True)}):
-        cut = await caller.query(many, max_rows=100_000, **facts)
-        assert (cut.row_count, cut.truncated) == (3, True)
+    facts = {"transaction": await caller.begin(read_only=True)}
+    cut = await caller.query(many, max_rows=100_000, **facts)
     next_page = await caller.query(many, max_rows=100_000, cursor=cut.next_cursor, **facts)
-    assert (next_page.row_count, next_page.truncated) == (3, True)
+    for page in (await caller.query(many, max_rows=100_000), cut, next_page):
+        assert (page.row_count, page.truncated) == (3, True)
 
     assert (await refusal(caller.query(huge))).code == "failed_precondition"
     assert (await refusal(caller.query(huge, **facts))).code == "failed_precondition"

@@ -89,6 +89,19 @@ async def test_a_parameter_that_does_not_fit_is_named(
     assert (error.code, [one.pointer for one in error.errors]) == ("invalid_argument", [pointer])
 
 
+async def test_a_failed_batch_keeps_its_connection(open_database: Open, server: Server, call_context: Any) -> None:
+    caller = calling(await open_database(writers=1, readers=1), call_context)
+    await caller.execute("create table t (a int primary key)")
+    before = set(await server.backends(server.owner))
+    for _ in range(5):
+        assert (
+            await refusal(caller.batch("insert into t values (1)", "insert into t values (1)"))
+        ).code == "already_exists"
+    assert (await caller.execute("insert into t values (1)")).rows_affected == 1
+
+    assert set(await server.backends(server.owner)) == before
+
+
 async def test_in_a_batch_the_statement_is_named_too(caller: Caller) -> None:
     statements = [
         api.Statement(sql="delete from stock"),
@@ -270,6 +283,16 @@ async def test_each_tenant_of_one_server_has_a_schema_and_a_login(
     for name, in await server.rows("select rolname from pg_roles where rolname like 'erp_t_%' and rolname = any"
                                    "(select nspname from pg_namespace)"):  # fmt: skip
         await server.run(f"drop owned by {name} cascade", f"drop role {name}")
+
+
+async def test_no_schema_is_made_where_tenants_would_meet(open_database: Open, server: Server) -> None:
+    await server.run("grant create on schema public to public")
+    before = await server.rows("select count(*) from pg_namespace")
+    admin = {"mode": "schema", "user": server.admin["user"], "password": server.admin["password"]}
+    error = await refusal(open_database(**admin))
+
+    assert (error.code, "REVOKE CREATE ON SCHEMA public" in error.message) == ("failed_precondition", True)
+    assert await server.rows("select count(*) from pg_namespace") == before
 
 
 async def test_a_user_who_may_make_no_schemas_is_told_so(open_database: Open) -> None:

@@ -57,6 +57,9 @@ class Database:
         for connection in lent:
             connection.terminate()
         await asyncio.gather(*self._recovering, return_exceptions=True)
+        # What came back meanwhile.
+        await self.readers.close()
+        await self.writers.close()
 
     # -- single statements -----------------------------------------------------------------------
 
@@ -126,9 +129,7 @@ class Database:
         is_broken = True
         try:
             async with asyncio.timeout(RECOVER_SECONDS):
-                await connection.plain("SELECT 1")
-                if connection.is_in_transaction():
-                    await connection.plain("ROLLBACK")
+                await connection.plain("ROLLBACK")
                 await connection.plain(RESET)
             is_broken = False
         except Exception:  # noqa: BLE001  (whatever is wrong with it, it is not used again)

@@ -55,7 +55,7 @@ _CLASSES = {
 }
 _LOST = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"})
 _TEXTS = {
-    "25006": "A query cannot write. Use execute.",
+    "25006": "Nothing can be written here: a query only reads (use execute), and so does a standby server.",
     "25P01": "The connection to the server was lost, and the transaction with it.",
     "25P03": "The transaction was idle for too long; the server has undone it.",
     "25P04": "The transaction took too long; the server has undone it.",

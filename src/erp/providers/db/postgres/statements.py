@@ -124,14 +124,15 @@ def _called(tokens: Sequence[Token]) -> Iterator[str]:
 
 
 def _targets(tokens: Sequence[Token]) -> Iterator[str]:
-    """The name of a table before its list of columns."""
-    for number, token in enumerate(tokens):
+    """The name of a table before its list of columns: ``into schema.table (``."""
+    is_after_into = False
+    for token, following in pairwise(tokens):
         if token.kind is Kind.WORD and token.folded == "into":
-            rest = iter(tokens[number + 1 :])
-            for name, following in pairwise(rest):
-                if following.text != ".":
-                    yield name.folded if name.kind in {Kind.WORD, Kind.NAME} else ""
-                    break
+            is_after_into = True
+        elif is_after_into and token.text != "." and following.text != ".":
+            is_after_into = False
+            if token.kind in {Kind.WORD, Kind.NAME}:
+                yield token.folded
 
 
 def place_of(name: str, schema: str) -> Named:

@@ -80,6 +80,10 @@ async def _role_and_schema(connection: Wire, login: Endpoint) -> None:
     )
     await connection.execute(f"GRANT {name} TO CURRENT_USER")
     await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {name} AUTHORIZATION {name}")
+    if await connection.fetchval("SELECT has_schema_privilege($1, 'public', 'CREATE')", name):
+        # As before PostgreSQL 15: a table made there would be found by every tenant that has none of that name.
+        message = "Tenants would meet in the schema public. Run: REVOKE CREATE ON SCHEMA public FROM PUBLIC"
+        raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
 
 
 def verifier(password: str) -> str:
