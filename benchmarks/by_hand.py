@@ -1,11 +1,11 @@
 """The order journey as one would write it by hand: FastAPI, sqlite3, everything synchronous, no guarantees.
 
-Usage: python benchmarks/by_hand.py FOLDER WEBHOOK_URL
+Usage: python benchmarks/by_hand.py FOLDER WEBHOOK_URL full|normal
 
 ``POST /orders`` checks and prices the order, writes it with its lines and its event, tells the webhook, has the order
 annotated by the same model as the layer's, writes the annotation with its event, and answers. There is no key, tenant,
-idempotency, audit, retry or quota, and a commit does not wait for the disk (``synchronous = NORMAL``): an order is lost
-with the machine, and what follows it with the process.
+idempotency, audit, retry or quota, and what follows an order is lost with the process. With ``full``, SQLite's own
+default, an answered order is on the disk, with ``normal`` it is lost with the machine.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ def priced(order: Order) -> list[tuple[Decimal, Decimal]]:
 class Shop:
     """The journey."""
 
-    def __init__(self, folder: Path, webhook: str) -> None:
-        self._path, self._webhook = folder / "shop.db", webhook
+    def __init__(self, folder: Path, webhook: str, synchronous: str) -> None:
+        self._path, self._webhook, self._synchronous = folder / "shop.db", webhook, synchronous
         self._local = threading.local()
         self._http = httpx2.Client(timeout=15)
         self._model = Model()
@@ -137,7 +137,7 @@ class Shop:
         if found is None:
             found = self._local.db = sqlite3.connect(self._path, timeout=30)
             found.execute("pragma journal_mode = wal")
-            found.execute("pragma synchronous = normal")
+            found.execute(f"pragma synchronous = {self._synchronous}")
         return found
 
     def submit(self, order: Order) -> Answer:
@@ -155,8 +155,7 @@ class Shop:
         row = (id_, order.customer_reference, order.customer.id, order.customer.name, order.currency)
         row += (order.order_date.isoformat(), str(net), str(tax), str(order.total), order.note, now)
         lines = [
-            (id_, number, line.sku, line.description)
-            + tuple(map(str, (line.quantity, line.unit_price, line.discount, line.tax_rate, *price)))
+            (id_, number, line.sku, line.description, *map(str, (*_amounts(line), *price)))
             for number, (line, price) in enumerate(zip(order.lines, prices, strict=True), start=1)
         ]
         database = self._db()
@@ -194,6 +193,10 @@ class Shop:
             _publish(database, "order.annotated", {"order_id": id_, "category": category, "urgency": urgency})
 
 
+def _amounts(line: Line) -> tuple[Decimal, ...]:
+    return line.quantity, line.unit_price, line.discount, line.tax_rate
+
+
 def _publish(database: sqlite3.Connection, topic: str, data: dict[str, Any]) -> None:
     event = {"specversion": "1.0", "id": str(uuid.uuid4()), "source": "/orders", "type": topic, "data": data}
     database.execute("insert into events (topic, body) values (?, ?)", (topic, json.dumps(event)))
@@ -202,7 +205,7 @@ def _publish(database: sqlite3.Connection, topic: str, data: dict[str, Any]) -> 
 def main() -> None:
     """Serve on a free loopback port under the same server as the layer."""
     app = FastAPI()
-    app.post("/orders", response_model=Answer)(Shop(Path(sys.argv[1]), sys.argv[2]).submit)
+    app.post("/orders", response_model=Answer)(Shop(Path(sys.argv[1]), sys.argv[2], sys.argv[3]).submit)
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     config = uvicorn.Config(

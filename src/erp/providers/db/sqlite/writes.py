@@ -34,7 +34,18 @@ SHARED_SECONDS = 0.02
 class _Change:
     """A piece of work and whoever waits for it."""
 
-    __slots__ = ("failure", "future", "has_begun", "has_ended", "is_dropped", "is_settled", "result", "stopped", "timer", "work")
+    __slots__ = (
+        "failure",
+        "future",
+        "has_begun",
+        "has_ended",
+        "is_dropped",
+        "is_settled",
+        "result",
+        "stopped",
+        "timer",
+        "work",
+    )
 
     def __init__(self, work: Callable[[GuardedConnection], Any], future: asyncio.Future[Any]) -> None:
         self.work = work
