@@ -154,9 +154,12 @@ def received(peer: Server) -> int:
         return int(answer.read())
 
 
-def measure(sides: list[Side], peer: Server, options: argparse.Namespace) -> float:
-    """Print both sides; return the median ratio."""
-    rates: dict[str, list[tuple[float, float]]] = {side.server.name: [] for side in sides}
+Rates = dict[str, list[tuple[float, float]]]
+
+
+def measured(sides: list[Side], peer: Server, options: argparse.Namespace) -> Rates:
+    """Return orders per second and per CPU second of every side and round."""
+    rates: Rates = {side.server.name: [] for side in sides}
     for number in range(options.rounds + 1):
         for side in sides:
             before = received(peer)
@@ -165,15 +168,21 @@ def measure(sides: list[Side], peer: Server, options: argparse.Namespace) -> flo
                 sys.exit(f"{side.server.name}: {arrived} webhooks arrived of {options.orders} orders")
             if number:  # the first round warms up
                 rates[side.server.name].append(found)
-    print(f"orders from the first request to the last step, {options.concurrency} at once; median (min to max)")
+    return rates
+
+
+def report(rates: Rates, concurrency: int) -> float:
+    """Print all sides; return the median ratio that has a budget."""
+    print(f"orders from the first request to the last step, {concurrency} at once; median (min to max)")
     for column, title in enumerate(("second", "CPU second")):
         for name, values in rates.items():
             print(f"  {name:24} per {title:11} {spread([each[column] for each in values])}")
     for name in HANDS.values():
         for column, title in ((1, "CPU second"), (0, "second")):
-            ratios = ratios_to(rates[name], rates["layer"], column)
             budget = f"   budget >= {BUDGET}" if (name, column) == ("by hand", 0) else ""
-            print(f"  layer / {name:24} per {title:11} {spread(ratios)}{budget}")
+            print(
+                f"  layer / {name:24} per {title:11} {spread(ratios_to(rates[name], rates['layer'], column))}{budget}"
+            )
     return median(ratios_to(rates["by hand"], rates["layer"], 0))
 
 
@@ -203,7 +212,7 @@ def main() -> int:
             for synchronous in HANDS:
                 sides.append(by_hand(folder, webhook, synchronous))
                 servers.append(sides[-1].server)
-            ratio = measure(sides, peer, options)
+            ratio = report(measured(sides, peer, options), options.concurrency)
         finally:
             for server in servers:
                 server.stop()

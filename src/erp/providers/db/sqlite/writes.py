@@ -116,21 +116,12 @@ class Writes:
     # -- in the loop -----------------------------------------------------------------------------
 
     async def _commit(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
             while self._waiting:
                 connection = await self._writers.take()
+                changes = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
                 try:
-                    changes = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
-                    await loop.run_in_executor(self._threads, self._perform, connection, changes)
-                except sqlite3.Error as error:
-                    for change in changes:
-                        change.failure, change.has_ended = _explained(error), True
-                except RuntimeError:
-                    # The threads take no more work: the database is being closed.
-                    self._waiting.extendleft(reversed(changes))
-                    self.refuse(closed())
-                    return
+                    await self._performed(connection, changes)
                 finally:
                     self._writers.give(connection)
                 for change in changes:
@@ -138,6 +129,17 @@ class Writes:
                         _answer(change, change.failure)
         finally:
             self._committer = None
+
+    async def _performed(self, connection: GuardedConnection, changes: list[_Change]) -> None:
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._perform, connection, changes)
+        except sqlite3.Error as error:
+            for change in changes:
+                change.failure, change.has_ended = _explained(error), True
+        except RuntimeError:
+            # The threads take no more work: the database is being closed.
+            for change in changes:
+                change.failure, change.has_ended = closed(), True
 
     def _give_up(self, change: _Change) -> None:
         with self._lock:
