@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def stored(file: DatabaseFile) -> list[int]:
         return [row[0] for row in connection.execute("select a from t order by a")]
 
 
-def insertion(number: int, sql: str = "insert into t values ({})") -> writes.Callable[[GuardedConnection], int]:
+def insertion(number: int, sql: str = "insert into t values ({})") -> Callable[[GuardedConnection], int]:
     def work(connection: GuardedConnection) -> int:
         connection.execute(sql.format(number))
         return number
@@ -57,7 +57,7 @@ def insertion(number: int, sql: str = "insert into t values ({})") -> writes.Cal
     return work
 
 
-async def all_of(file: DatabaseFile, *works: writes.Callable[[GuardedConnection], int]) -> list[object]:
+async def all_of(file: DatabaseFile, *works: Callable[[GuardedConnection], int]) -> list[object]:
     """Run ``works`` so that all but the first wait for one transaction; return results and failures."""
     return list(await asyncio.gather(*(file.write(work) for work in works), return_exceptions=True))
 
