@@ -24,6 +24,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,77 +42,81 @@ Asked = tuple[str, dict[str, Any], dict[str, str]]
 """Path, body, further headers."""
 
 
-def kinds(run: str) -> dict[str, tuple[int, set[int], Callable[[int, random.Random], Asked]]]:
-    """Return each kind of call with its weight, the statuses it may be answered with, and how it is made."""
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of call."""
+
+    weight: int
+    make: Callable[[int, random.Random], Asked]
+    expected: frozenset[int] = frozenset({200})
+    """The statuses it may be answered with."""
+
+
+def params(path: str, made: dict[str, Any], **headers: str) -> Asked:
+    """Return a call with parameters."""
+    return path, {"params": made}, headers
+
+
+def kinds(run: str) -> dict[str, Kind]:
+    """Return each kind of call; ``run`` makes its names differ from those of earlier runs."""
+    return cached(run) | stored(run) | at_length()
+
+
+def cached(run: str) -> dict[str, Kind]:
+    """Return the calls of the cache, right and wrong."""
+    get, set_ = "/providers/cache/memory/get", "/providers/cache/memory/set"
+
+    def keyed(_: int, dice: random.Random) -> Asked:
+        return params(set_, {"key": "same", "value": 1}, idempotency_key=f"{run}-{dice.randrange(KEYS)}")
+
+    return {
+        "get": Kind(20, lambda n, _: params(get, {"key": f"k{n % KEYS}"})),
+        "set": Kind(10, lambda n, _: params(set_, {"key": f"k{n % KEYS}", "value": n})),
+        "keyed": Kind(10, keyed, frozenset({200, 409})),
+        "wrong": Kind(4, lambda _, __: params(get, {"kee": 1}), frozenset({400})),
+        "unknown": Kind(2, lambda n, _: params(f"/providers/cache/none{n}/get", {"key": "k"}), frozenset({404})),
+    }
+
+
+def stored(run: str) -> dict[str, Kind]:
+    """Return the calls that reach a disk."""
+    query, execute = "/providers/db/sqlite/query", "/providers/db/sqlite/execute"
+    count = "select count(*) as n from soak where k < ?"
+    put = "insert into soak (k, v) values (?, ?) on conflict (k) do update set v = excluded.v"
     event = {"source": "/soak", "type": "soaked", "data": {"n": 1}}
 
-    def params(path: str, made: dict[str, Any], **headers: str) -> Asked:
-        return path, {"params": made}, headers
+    def publish(number: int, _: random.Random) -> Asked:
+        return params("/providers/bus/log/publish", {"topic": "soak", "event": {"id": f"{run}-{number}", **event}})
 
-    sql = "select count(*) as n from soak where k < ?"
-    put = "insert into soak (k, v) values (?, ?) on conflict (k) do update set v = excluded.v"
+    def write(number: int, _: random.Random) -> Asked:
+        return params("/providers/storage/filesystem/put", {"key": f"soak/{number % 50}", "content": CONTENT})
+
     return {
-        "get": (20, {200}, lambda n, _: params("/providers/cache/memory/get", {"key": f"k{n % KEYS}"})),
-        "set": (10, {200}, lambda n, _: params("/providers/cache/memory/set", {"key": f"k{n % KEYS}", "value": n})),
-        "keyed": (
-            10,
-            {200, 409},
-            lambda _, dice: params(
-                "/providers/cache/memory/set",
-                {"key": "same", "value": 1},
-                idempotency_key=f"{run}-{dice.randrange(KEYS)}",
-            ),
-        ),
-        "wrong": (4, {400}, lambda _, __: params("/providers/cache/memory/get", {"kee": 1})),
-        "unknown": (2, {404}, lambda n, _: params(f"/providers/cache/none{n}/get", {"key": "k"})),
-        "query": (8, {200}, lambda n, _: params("/providers/db/sqlite/query", {"sql": sql, "parameters": [n % KEYS]})),
-        "statement": (
-            4,
-            {200},
-            lambda n, _: params("/providers/db/sqlite/query", {"sql": statement(n)}),
-        ),
-        "execute": (
-            4,
-            {200},
-            lambda n, _: params("/providers/db/sqlite/execute", {"sql": put, "parameters": [n % KEYS, "v"]}),
-        ),
-        "publish": (
-            4,
-            {200},
-            lambda n, _: params(
-                "/providers/bus/log/publish", {"topic": "soak", "event": {"id": f"{run}-{n}", **event}}
-            ),
-        ),
-        "put": (
-            2,
-            {200},
-            lambda n, _: params("/providers/storage/filesystem/put", {"key": f"soak/{n % 50}", "content": CONTENT}),
-        ),
-        "order": (3, {200}, lambda n, _: params("/services/order/submit", order(f"{run}-{n}", n))),
-        "batch": (
-            2,
-            {200},
-            lambda n, _: (
-                "/providers/batch",
-                {"items": [{"target": "cache/memory/get", "params": {"key": f"k{(n + i) % KEYS}"}} for i in range(10)]},
-                {},
-            ),
-        ),
-        "stream": (
-            2,
-            {200},
-            lambda _, __: params(
-                "/providers/db/sqlite/stream", {"sql": "select k, v from soak limit 300", "rows_per_item": 50}
-            ),
-        ),
-        "operation": (
-            2,
-            {202},
-            lambda n, _: params(
-                "/providers/cache/memory/set", {"key": f"k{n % KEYS}", "value": 1}, prefer="respond-async"
-            ),
-        ),
-        "list": (2, {200}, lambda _, __: params("/services/order/list", {"limit": 20})),
+        "query": Kind(8, lambda n, _: params(query, {"sql": count, "parameters": [n % KEYS]})),
+        "statement": Kind(4, lambda n, _: params(query, {"sql": statement(n)})),
+        "execute": Kind(4, lambda n, _: params(execute, {"sql": put, "parameters": [n % KEYS, "v"]})),
+        "publish": Kind(4, publish),
+        "put": Kind(2, write),
+        "order": Kind(3, lambda n, _: params("/services/order/submit", order(f"{run}-{n}", n))),
+        "list": Kind(2, lambda _, __: params("/services/order/list", {"limit": 20})),
+    }
+
+
+def at_length() -> dict[str, Kind]:
+    """Return the calls that are many, long or later."""
+    stream = {"sql": "select k, v from soak limit 300", "rows_per_item": 50}
+
+    def batch(number: int, _: random.Random) -> Asked:
+        items = [{"target": "cache/memory/get", "params": {"key": f"k{(number + i) % KEYS}"}} for i in range(10)]
+        return "/providers/batch", {"items": items}, {}
+
+    def operation(number: int, _: random.Random) -> Asked:
+        return params("/providers/cache/memory/set", {"key": f"k{number % KEYS}", "value": 1}, prefer="respond-async")
+
+    return {
+        "batch": Kind(2, batch),
+        "stream": Kind(2, lambda _, __: params("/providers/db/sqlite/stream", stream)),
+        "operation": Kind(2, operation, frozenset({202})),
     }
 
 
@@ -129,7 +134,7 @@ class Load:
         self._ends_at = ends_at
         self._numbers = itertools.count()
         self._kinds = kinds(uuid.uuid4().hex[:8])
-        self._weights = [weight for weight, *_ in self._kinds.values()]
+        self._weights = [kind.weight for kind in self._kinds.values()]
         self.statuses: Counter[tuple[str, int]] = Counter()
         self.unexpected: list[str] = []
 
@@ -145,12 +150,12 @@ class Load:
                     await self._call(client, name, dice)
 
     async def _call(self, client: httpx2.AsyncClient, name: str, dice: random.Random) -> None:
-        _, expected, make = self._kinds[name]
-        path, body, more = make(next(self._numbers), dice)
+        kind = self._kinds[name]
+        path, body, more = kind.make(next(self._numbers), dice)
         headers = {key.replace("_", "-"): value for key, value in more.items()}
         answer = await client.post(path, json=body, headers=headers)
         self.statuses[name, answer.status_code] += 1
-        if answer.status_code not in expected:
+        if answer.status_code not in kind.expected:
             self.unexpected.append(f"{name}: {answer.status_code} {answer.text[:300]}")
 
     async def consume(self) -> None:
