@@ -5,8 +5,7 @@ Usage: python benchmarks/connections.py [--connections 10000] [--rounds 5] [--se
 Two servers in one run, one with fifty connections and one with all, of one tenant. Prints, as median with the least and
 the most: pages of ``GET /connections`` per CPU second of the server, of the few, and the first and the last page of the
 many (budget: each at least 0.5 of the few; to scan all would be a hundredth); CPU time and wall time from start to ready
-(budget: 3 s of CPU time, which is
-the wall time of a machine that does nothing else); resident memory when ready and
+(budget: 3 s of CPU time, which is the wall time of a machine that does nothing else); resident memory when ready and
 after the pages were read (budget: 5 MB more than the few); memory once one in a hundred was called, for the price of an open
 one. Exits with 1 when a budget is missed.
 """
