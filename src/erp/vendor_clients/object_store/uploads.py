@@ -1,0 +1,117 @@
+"""Uploads in parts over many calls, as S3 and Cloud Storage know them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from erp.contracts.models import storage as api
+from erp.runtime.spi import CallContext, ErrorCode, ProviderError
+from erp.vendor_clients.object_store.failures import RefusedError, of_a_read, of_a_write
+from erp.vendor_clients.object_store.metadata import Facts, MetadataForm
+from erp.vendor_clients.object_store.objects import Objects
+from erp.vendor_clients.object_store.s3_rest import S3Rest
+
+_TAG_CHARACTERS = 16
+
+
+class Uploads:
+    """The unfinished uploads of one connection; the store keeps them."""
+
+    def __init__(self, objects: Objects, rest: S3Rest, form: MetadataForm, *, secret: str) -> None:
+        """``secret`` marks handles, so that none can be used for the object of another key."""
+        self._objects = objects
+        self._rest = rest
+        self._form = form
+        self._secret = secret.encode()
+
+    def __repr__(self) -> str:
+        return f"Uploads({self._rest!r})"
+
+    def headers(self, facts: Facts) -> dict[str, str]:
+        """What is kept beside the content, as headers."""
+        entries = self._form.written(facts)
+        own = {f"{self._rest.vendor}meta-{name}": value for name, value in entries.items()}
+        return {"content-type": facts.content_type, **own}
+
+    async def create(
+        self, request: api.CreateMultipartRequest, context: CallContext, more: dict[str, str] | None = None
+    ) -> api.CreateMultipartResult:
+        """Begin an upload; ``more`` are further headers."""
+        name = self._objects.keys.name(request.key)
+        headers = self.headers(self._objects.facts(request.key, request.content_type, request.metadata)) | (more or {})
+        with of_a_write():
+            upload = await self._rest.begin(name, headers=headers, seconds=self._objects.seconds(context))
+        return api.CreateMultipartResult(upload=f"{self._tag(name, upload)}{upload}")
+
+    async def add(self, request: api.UploadPartRequest, context: CallContext) -> api.UploadPartResult:
+        """Send one part."""
+        name, upload = self._opened(request.key, request.upload)
+        with of_a_write():
+            etag = await self._rest.add(
+                name, upload, request.part, request.content, seconds=self._objects.seconds(context)
+            )
+        return api.UploadPartResult(etag=etag)
+
+    async def parts(self, request: api.ListPartsRequest, context: CallContext) -> api.ListPartsResult:
+        """List what has arrived."""
+        name, upload = self._opened(request.key, request.upload)
+        with of_a_read():
+            found = await self._rest.parts(name, upload, seconds=self._objects.seconds(context))
+        return api.ListPartsResult(parts=[api.Part(part=one.number, etag=one.etag, size=one.size) for one in found])
+
+    async def complete(
+        self, request: api.CompleteMultipartRequest, context: CallContext
+    ) -> api.CompleteMultipartResult:
+        """Make the object of its parts. An upload that was completed before, with these parts, answers the same."""
+        name, upload = self._opened(request.key, request.upload)
+        parts = sorted((part.part, part.etag.strip('"')) for part in request.parts)
+        with of_a_write():
+            try:
+                etag = await self._rest.complete(name, upload, parts, seconds=self._objects.seconds(context))
+            except RefusedError as error:
+                if error.refusal.code != "NoSuchUpload":
+                    raise
+                etag = _etag_of(parts)
+            found = await self._objects.described(request.key, context)
+        if found is None or found.etag != etag:
+            raise _ended()
+        return api.CompleteMultipartResult(etag=found.etag, size=found.size)
+
+    async def abort(self, request: api.AbortMultipartRequest, context: CallContext) -> api.AbortMultipartResult:
+        """Give an upload up and answer whether there was one; some stores do not say so by themselves."""
+        seconds = self._objects.seconds(context)
+        try:
+            name, upload = self._opened(request.key, request.upload)
+            with of_a_read():
+                await self._rest.parts(name, upload, seconds=seconds)
+            with of_a_write():
+                await self._rest.abort(name, upload, seconds=seconds)
+        except ProviderError as error:
+            if error.code is ErrorCode.NOT_FOUND:
+                return api.AbortMultipartResult(aborted=False)
+            raise
+        return api.AbortMultipartResult(aborted=True)
+
+    def _opened(self, key: str, handle: str) -> tuple[str, str]:
+        name, tag, upload = self._objects.keys.name(key), handle[:_TAG_CHARACTERS], handle[_TAG_CHARACTERS:]
+        if not hmac.compare_digest(tag.encode(), self._tag(name, upload).encode()):
+            raise _ended()
+        return name, upload
+
+    def _tag(self, name: str, upload: str) -> str:
+        return hmac.digest(self._secret, f"{name}\0{upload}".encode(), "sha256").hex()[:_TAG_CHARACTERS]
+
+
+def _ended() -> ProviderError:
+    message = "There is no such upload for this key; it may have been completed or aborted."
+    return ProviderError(ErrorCode.NOT_FOUND, message)
+
+
+def _etag_of(parts: list[tuple[int, str]]) -> str | None:
+    """The etag of an object of these parts (S3 API reference, "Checking object integrity", without KMS)."""
+    try:
+        digests = b"".join(bytes.fromhex(etag) for _, etag in parts)
+    except ValueError:
+        return None
+    return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"
