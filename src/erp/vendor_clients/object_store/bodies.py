@@ -31,6 +31,7 @@ class Described:
     modified_at: datetime.datetime
     facts: Facts
     version: str | None = None
+    encryption_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,9 +52,10 @@ _CODES: dict[str, tuple[ErrorCode, str]] = {
     **dict.fromkeys(("EntityTooLarge", "RequestBodyTooLarge", "MaxMessageLengthExceeded"), _LARGE),
     **dict.fromkeys(("EntityTooSmall",), _SMALL),
     **dict.fromkeys(("KeyTooLongError", "MetadataTooLarge", "InvalidMetadata"), _METADATA),
-    **dict.fromkeys(("NoSuchVersion", "InvalidVersionId"), _VERSION),
+    **dict.fromkeys(("NoSuchVersion", "InvalidVersionId", "InvalidVersion"), _VERSION),
     **dict.fromkeys(("KMS.NotFoundException", "KMS.DisabledException", "EncryptionScopeNotFound"), _KMS),
 }
+_MISSING = frozenset({None, "NoSuchKey", "BlobNotFound", "NoSuchVersion"})
 _STATUSES: dict[int, tuple[ErrorCode, str]] = {
     301: _REGION,
     307: _REGION,
@@ -93,7 +94,7 @@ class Refusal:
     @property
     def is_missing(self) -> bool:
         """Whether it says that the object, and not the bucket, is not there."""
-        return self.status == 404 and self.code in {None, "NoSuchKey", "BlobNotFound", "NoSuchVersion"}  # noqa: PLR2004
+        return self.status == 404 and self.code in _MISSING  # noqa: PLR2004
 
     def error(self) -> ProviderError:
         """Return what it means."""

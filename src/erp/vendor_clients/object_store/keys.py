@@ -1,7 +1,8 @@
-"""Names in a bucket for object keys: any text becomes a name below the tenant's own root, and back.
+r"""Names in a bucket for object keys: any text becomes a name below the tenant's own root, and back.
 
 KeySpace(root, longest_bytes)      names of our own making: every key has one, none can leave the root
-KeySpace.verbatim(root, ...)       names that other programs made: root + key; keys that no store takes are refused
+KeySpace(..., is_verbatim=True)    names that other programs made: root + key; keys that no store takes are refused
+KeySpace.of(namespace, ...)        the part of a bucket that belongs to one tenant and connection
 
 A key keeps its look (``invoices/2026/1.pdf`` is stored as such). What object stores treat specially is escaped:
 control characters, ``%`` and ``\\`` as ``%XX``; a dot that begins a segment as ``%2E``; and a segment that is empty or

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from erp.contracts.models import storage as api
 from erp.runtime.spi import UNSET, CallContext, ErrorCode, FieldError, ProviderError, UnsetType
-from erp.vendor_clients.object_store.bodies import Bodies, Described
+from erp.vendor_clients.object_store.bodies import Bodies, Described, Written
 from erp.vendor_clients.object_store.failures import RefusedError, of_a_read, of_a_write
 from erp.vendor_clients.object_store.keys import KeySpace
 from erp.vendor_clients.object_store.metadata import Facts
@@ -18,6 +18,8 @@ from erp.vendor_clients.object_store.s3_rest import Listed, Page
 _LONGEST_KEY_BYTES = 1_400
 """Of a key that is kept beside the content: S3 takes 2 KB of metadata for one object."""
 _AT_ONCE = 8
+_IS_A_REMOVAL = 405
+"""How S3 answers when a version is the mark that the object was removed."""
 
 
 class Lister(Protocol):
@@ -26,6 +28,20 @@ class Lister(Protocol):
     async def page(
         self, prefix: str, *, delimiter: str | None = None, cursor: str | None = None, limit: int, seconds: float
     ) -> Page: ...
+
+
+class Write(Protocol):
+    """Writes an object in one request, as ``Bodies.put``."""
+
+    async def __call__(
+        self, name: str, content: bytes, facts: Facts, *, if_match: str | None, if_absent: bool, seconds: float
+    ) -> Written: ...
+
+
+class Describe(Protocol):
+    """Describes an object, as ``Bodies.head``."""
+
+    async def __call__(self, name: str, *, version: str | None, seconds: float) -> Described: ...
 
 
 class Objects:
@@ -55,8 +71,11 @@ class Objects:
         given = {} if metadata is UNSET else metadata
         return Facts(content_type, given, sha256=sha256, key=key if is_long else None)
 
-    async def put(self, request: api.PutRequest, context: CallContext) -> api.PutResult:
-        """Write an object; a conditional write whose answer was lost is settled when it is repeated."""
+    async def put(self, request: api.PutRequest, context: CallContext, write: Write | None = None) -> api.PutResult:
+        """Write an object; a conditional write whose answer was lost is settled when it is repeated.
+
+        ``write`` stands in for the library where it cannot do what is asked.
+        """
         digest = _digest(request)
         is_conditional = request.if_match is not UNSET or request.if_none_match == "*"
         facts = self.facts(request.key, request.content_type, request.metadata, sha256=digest)
@@ -65,7 +84,7 @@ class Objects:
         name, seconds = self.keys.name(request.key), self.seconds(context)
         with of_a_write(is_conditional=is_conditional):
             try:
-                done = await self.bodies.put(
+                done = await (write or self.bodies.put)(
                     name,
                     request.content,
                     facts,
@@ -114,10 +133,13 @@ class Objects:
             result.version = found.version
         return result
 
-    async def head(self, request: api.HeadRequest, context: CallContext) -> api.HeadResult:
-        """Describe an object."""
+    async def head(
+        self, request: api.HeadRequest, context: CallContext, describe: Describe | None = None
+    ) -> api.HeadResult:
+        """Describe an object; ``describe`` stands in for the library where it does not say enough."""
+        version = None if request.version is UNSET else request.version
         with of_a_read():
-            found = await self.described(request.key, context, None if request.version is UNSET else request.version)
+            found = await self.described(request.key, context, version, describe)
         if found is None:
             return api.HeadResult(found=False)
         return api.HeadResult(
@@ -129,19 +151,23 @@ class Objects:
             sha256=found.facts.sha256 or UNSET,
             modified_at=found.modified_at,
             version=found.version or UNSET,
+            encryption_key=found.encryption_key or UNSET,
         )
 
-    async def described(self, key: str, context: CallContext, version: str | None = None) -> Described | None:
+    async def described(
+        self, key: str, context: CallContext, version: str | None = None, describe: Describe | None = None
+    ) -> Described | None:
         """Return what is known of an object; None when there is none."""
+        describe = describe or self.bodies.head
         try:
-            return await self.bodies.head(self.keys.name(key), version=version, seconds=self.seconds(context))
+            return await describe(self.keys.name(key), version=version, seconds=self.seconds(context))
         except RefusedError as error:
             if error.refusal.is_missing:
                 return None
             raise
 
-    async def read(self, request: api.ReadRequest, context: CallContext) -> AsyncGenerator[api.ReadResult]:
-        """Read an object in parts, with no more than one of them in memory."""
+    async def read(self, request: api.ReadRequest) -> AsyncGenerator[api.ReadResult]:
+        """Read an object in parts, with no more than one of them in memory; the layer ends it at its deadline."""
         offset = 0
         with of_a_read():
             parts = self.bodies.stream(
@@ -151,7 +177,7 @@ class Objects:
                 yield api.ReadResult(offset=offset, content=part)
                 offset += len(part)
 
-    async def list(self, lister: Lister, request: api.ListRequest, context: CallContext) -> api.ListResult:
+    async def page(self, lister: Lister, request: api.ListRequest, context: CallContext) -> api.ListResult:
         """List a page of objects, as the store orders their names."""
         prefix, is_cut = self.keys.prefix(request.prefix)
         delimiter = None if request.delimiter is UNSET or is_cut else request.delimiter
@@ -168,9 +194,7 @@ class Objects:
             if not key.startswith(request.prefix):
                 continue
             if folded is None:
-                result.objects.append(
-                    api.Object(key=key, size=one.size, etag=one.etag, modified_at=one.modified_at)
-                )
+                result.objects.append(api.Object(key=key, size=one.size, etag=one.etag, modified_at=one.modified_at))
             elif folded not in prefixes:
                 prefixes.append(folded)
         if page.cursor is not None:
@@ -201,13 +225,22 @@ class Objects:
         self, request: api.DeleteRequest, context: CallContext, remove: Callable[[str], Awaitable[object]]
     ) -> api.DeleteResult:
         """Remove an object and answer whether it was there; stores do not say so by themselves."""
+        version = None if request.version is UNSET else request.version
         with of_a_read():
-            found = await self.described(request.key, context, None if request.version is UNSET else request.version)
-        if found is None:
+            is_there = await self._is_there(request.key, context, version)
+        if not is_there:
             return api.DeleteResult(deleted=False)
         with of_a_write():
             await remove(self.keys.name(request.key))
         return api.DeleteResult(deleted=True)
+
+    async def _is_there(self, key: str, context: CallContext, version: str | None) -> bool:
+        try:
+            return await self.described(key, context, version) is not None
+        except RefusedError as error:
+            if version is not None and error.refusal.status == _IS_A_REMOVAL:
+                return True
+            raise
 
 
 def _digest(request: api.PutRequest) -> str:

@@ -10,13 +10,16 @@ import datetime
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Protocol
 from urllib.parse import quote, unquote
 from xml.etree import ElementTree
 
 from erp.vendor_clients.guarded_http import Answer, AnswerLostError, GuardedHttp
+from erp.vendor_clients.object_store.bodies import Described, Written
 from erp.vendor_clients.object_store.endpoint import Endpoint, quoted
 from erp.vendor_clients.object_store.failures import Refusal, RefusedError
+from erp.vendor_clients.object_store.metadata import MetadataForm
 from erp.vendor_clients.object_store.sigv4 import query_text
 
 XML = "http://s3.amazonaws.com/doc/2006-03-01/"
@@ -80,7 +83,7 @@ class S3Rest:
     def __repr__(self) -> str:
         return f"S3Rest({self._endpoint.bucket_url!r})"
 
-    async def send(  # noqa: PLR0913  (the parts of a request)
+    async def send(
         self,
         method: str,
         name: str = "",
@@ -114,6 +117,39 @@ class S3Rest:
             text(document, "NextContinuationToken") or None if text(document, "IsTruncated") == "true" else None,
         )
 
+    async def head(self, name: str, form: MetadataForm, *, version: str | None, seconds: float) -> Described:
+        """Describe an object by everything the store says."""
+        answer = await self.send("HEAD", name, query={"versionId": version} if version else None, seconds=seconds)
+        prefix, headers = f"{self.vendor}meta-", answer.headers
+        entries = {key.removeprefix(prefix): value for key, value in headers.items() if key.startswith(prefix)}
+        return Described(
+            headers.get("etag", "").strip('"'),
+            int(headers.get("content-length", "0")),
+            parsedate_to_datetime(headers["last-modified"]),
+            form.read(headers.get("content-type"), entries),
+            headers.get(f"{self.vendor}version-id"),
+            headers.get(f"{self.vendor}server-side-encryption-aws-kms-key-id"),
+        )
+
+    async def put(self, name: str, content: bytes, *, headers: Mapping[str, str], seconds: float) -> Written:
+        """Write an object in one request."""
+        answer = await self.send("PUT", name, headers=headers, body=content, seconds=seconds)
+        return Written(answer.headers.get("etag", "").strip('"'), answer.headers.get(f"{self.vendor}version-id"))
+
+    async def versions(
+        self, name: str, *, cursor: str | None, limit: int, seconds: float
+    ) -> tuple[list[Listed], str | None]:
+        """Return versions of one object, newest first, and what to go on with."""
+        query = {"versions": "", "encoding-type": "url", "prefix": name, "max-keys": str(limit)}
+        query |= {"key-marker": name, "version-id-marker": cursor} if cursor else {}
+        document = parsed(await self.send("GET", query=query, seconds=seconds))
+        kinds = {"Version", "DeleteMarker"}
+        found = [_version(one) for one in document if one.tag.rpartition("}")[2] in kinds]
+        own = [one for one in found if one.name == name]
+        has_more = text(document, "IsTruncated") == "true" and len(own) == len(found)
+        newest_first = sorted(own, key=lambda one: (one.is_latest, one.modified_at), reverse=True)
+        return newest_first, text(document, "NextVersionIdMarker") or None if has_more else None
+
     async def copy(self, source: str, target: str, *, headers: Mapping[str, str], seconds: float) -> str:
         """Copy an object at the store; return the etag of the copy."""
         sent = {f"{self.vendor}copy-source": f"/{quote(self._endpoint.bucket)}/{quoted(source)}", **headers}
@@ -128,7 +164,9 @@ class S3Rest:
 
     async def begin(self, name: str, *, headers: Mapping[str, str], seconds: float) -> str:
         """Begin an upload; return its id."""
-        return text(parsed(await self.send("POST", name, query={"uploads": ""}, headers=headers, seconds=seconds)), "UploadId")
+        return text(
+            parsed(await self.send("POST", name, query={"uploads": ""}, headers=headers, seconds=seconds)), "UploadId"
+        )
 
     async def add(self, name: str, upload: str, number: int, content: bytes, *, seconds: float) -> str:
         """Send a part; return its etag."""
@@ -203,6 +241,19 @@ def parsed(answer: Answer) -> ElementTree.Element:
 def text(document: ElementTree.Element, name: str) -> str:
     """Return the text of a child, empty when there is none."""
     return document.findtext(f"{{*}}{name}") or ""
+
+
+def _version(one: ElementTree.Element) -> Listed:
+    is_deleted = one.tag.endswith("DeleteMarker")
+    return Listed(
+        unquote(text(one, "Key")),
+        0 if is_deleted else int(text(one, "Size")),
+        text(one, "ETag").strip('"'),
+        datetime.datetime.fromisoformat(text(one, "LastModified")),
+        text(one, "VersionId"),
+        text(one, "IsLatest") == "true",
+        is_deleted,
+    )
 
 
 def _listed(one: ElementTree.Element) -> Listed:

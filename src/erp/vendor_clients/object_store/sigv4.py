@@ -42,7 +42,7 @@ class Signer:
     def __repr__(self) -> str:
         return f"Signer({self._region!r})"
 
-    def headers(  # noqa: PLR0913  (the parts of a request)
+    def headers(
         self,
         method: str,
         host: str,
@@ -64,7 +64,7 @@ class Signer:
         signed["authorization"] = f"{_ALGORITHM} Credential={who}, SignedHeaders={names}, Signature={signature}"
         return signed
 
-    def query(  # noqa: PLR0913  (the parts of a request)
+    def query(
         self,
         method: str,
         host: str,
@@ -92,7 +92,7 @@ class Signer:
     def _scope(self, moment: str) -> str:
         return f"{moment[:8]}/{self._region}/s3/aws4_request"
 
-    def _signature(  # noqa: PLR0913  (the parts of a canonical request)
+    def _signature(
         self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], digest: str, moment: str, /
     ) -> tuple[str, str]:
         names = ";".join(sorted(headers))

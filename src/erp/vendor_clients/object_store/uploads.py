@@ -13,6 +13,8 @@ from erp.vendor_clients.object_store.objects import Objects
 from erp.vendor_clients.object_store.s3_rest import S3Rest
 
 _TAG_CHARACTERS = 16
+_SERVER_ERROR = 500
+_NO_UPLOAD = "NoSuchUpload"
 
 
 class Uploads:
@@ -47,10 +49,12 @@ class Uploads:
     async def add(self, request: api.UploadPartRequest, context: CallContext) -> api.UploadPartResult:
         """Send one part."""
         name, upload = self._opened(request.key, request.upload)
+        seconds = self._objects.seconds(context)
         with of_a_write():
-            etag = await self._rest.add(
-                name, upload, request.part, request.content, seconds=self._objects.seconds(context)
-            )
+            try:
+                etag = await self._rest.add(name, upload, request.part, request.content, seconds=seconds)
+            except RefusedError as error:
+                raise await self._reason(error, name, upload, seconds) from error
         return api.UploadPartResult(etag=etag)
 
     async def parts(self, request: api.ListPartsRequest, context: CallContext) -> api.ListPartsResult:
@@ -66,12 +70,14 @@ class Uploads:
         """Make the object of its parts. An upload that was completed before, with these parts, answers the same."""
         name, upload = self._opened(request.key, request.upload)
         parts = sorted((part.part, part.etag.strip('"')) for part in request.parts)
+        seconds = self._objects.seconds(context)
         with of_a_write():
             try:
-                etag = await self._rest.complete(name, upload, parts, seconds=self._objects.seconds(context))
+                etag: str | None = await self._rest.complete(name, upload, parts, seconds=seconds)
             except RefusedError as error:
-                if error.refusal.code != "NoSuchUpload":
-                    raise
+                reason = await self._reason(error, name, upload, seconds)
+                if reason.refusal.code != _NO_UPLOAD:
+                    raise reason from error
                 etag = _etag_of(parts)
             found = await self._objects.described(request.key, context)
         if found is None or found.etag != etag:
@@ -92,6 +98,15 @@ class Uploads:
                 return api.AbortMultipartResult(aborted=False)
             raise
         return api.AbortMultipartResult(aborted=True)
+
+    async def _reason(self, error: RefusedError, name: str, upload: str, seconds: float) -> RefusedError:
+        """Some stores fail instead of saying that an upload has ended."""
+        if error.refusal.status >= _SERVER_ERROR:
+            try:
+                await self._rest.parts(name, upload, seconds=seconds)
+            except RefusedError as other:
+                return other
+        return error
 
     def _opened(self, key: str, handle: str) -> tuple[str, str]:
         name, tag, upload = self._objects.keys.name(key), handle[:_TAG_CHARACTERS], handle[_TAG_CHARACTERS:]

@@ -8,7 +8,7 @@ from typing import Any
 from erp.runtime.spi import Config, OpenContext
 from erp.vendor_clients.egress import EgressRule
 from erp.vendor_clients.guarded_http import GuardedHttp, HttpLimits
-from erp.vendor_clients.object_store.bodies import Bodies
+from erp.vendor_clients.object_store.bodies import Bodies, Described
 from erp.vendor_clients.object_store.endpoint import Endpoint
 from erp.vendor_clients.object_store.gate import EgressGate
 from erp.vendor_clients.object_store.keys import KeySpace
@@ -35,6 +35,7 @@ class S3Bucket:
         self.signer = Signer(self._credentials, config["region"])
         self.keys = keys_of(config, context)
         self._config = config
+        self._form = MetadataForm()
         self._http: GuardedHttp | None = None
         self._gate: EgressGate | None = None
 
@@ -50,7 +51,7 @@ class S3Bucket:
             await self._gate.open()
         limits = HttpLimits(total_seconds=timeout_seconds, max_answer_bytes=MAX_ANSWER_BYTES)
         self._http = GuardedHttp(rule, limits=limits)
-        form = MetadataForm()
+        form = self._form
         self.rest = S3Rest(self._http, self.endpoint, self._signed)
         self.objects = Objects(Bodies(self._library(), form), self.keys, timeout_seconds=timeout_seconds)
         self.uploads = Uploads(self.objects, self.rest, form, secret=self._credentials.secret_access_key)
@@ -63,6 +64,10 @@ class S3Bucket:
             del self.objects, self.uploads
         if self._gate is not None:
             await self._gate.close()
+
+    async def head(self, name: str, *, version: str | None, seconds: float) -> Described:
+        """Describe an object with the key it is encrypted with, which the library does not show."""
+        return await self.rest.head(name, self._form, version=version, seconds=seconds)
 
     @property
     def is_open(self) -> bool:

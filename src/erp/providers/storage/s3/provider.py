@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from erp.contracts.models import storage as api
 from erp.providers.storage.s3.connection import S3Bucket
+from erp.providers.storage.s3.encryption import Encrypting
 from erp.providers.storage.s3.lifecycle import Lifecycle
 from erp.runtime.spi import (
     UNSET,
@@ -23,8 +24,7 @@ from erp.runtime.spi import (
 )
 from erp.vendor_clients.object_store.failures import TRANSLATE, of_a_read, of_a_write
 from erp.vendor_clients.object_store.metadata import Facts
-
-KMS = "aws:kms"
+from erp.vendor_clients.object_store.s3_rest import Listed
 
 
 class S3Storage:
@@ -70,17 +70,20 @@ class S3Storage:
         return self._bucket
 
     async def put(self, request: api.PutRequest, context: CallContext) -> api.PutResult:
-        return await self._opened().objects.put(request, context)
+        bucket = self._opened()
+        write = None if request.encryption_key is UNSET else Encrypting(bucket, request.encryption_key).put
+        return await bucket.objects.put(request, context, write)
 
     async def get(self, request: api.GetRequest, context: CallContext) -> api.GetResult:
         return await self._opened().objects.get(request, context)
 
     async def head(self, request: api.HeadRequest, context: CallContext) -> api.HeadResult:
-        return await self._opened().objects.head(request, context)
+        bucket = self._opened()
+        return await bucket.objects.head(request, context, bucket.head)
 
     async def list(self, request: api.ListRequest, context: CallContext) -> api.ListResult:
         bucket = self._opened()
-        return await bucket.objects.list(bucket.rest, request, context)
+        return await bucket.objects.page(bucket.rest, request, context)
 
     async def copy(self, request: api.CopyRequest, context: CallContext) -> api.CopyResult:
         """Copy at the store (CopyObject takes objects of up to 5 GB)."""
@@ -109,8 +112,19 @@ class S3Storage:
             request, context, lambda name: bucket.rest.delete(name, version=version, seconds=seconds)
         )
 
-    async def read(self, request: api.ReadRequest, context: CallContext) -> AsyncGenerator[api.ReadResult]:
-        async for item in self._opened().objects.read(request, context):
+    async def list_versions(self, request: api.ListVersionsRequest, context: CallContext) -> api.ListVersionsResult:
+        bucket = self._opened()
+        with of_a_read():
+            found, cursor = await bucket.rest.versions(
+                bucket.keys.name(request.key),
+                cursor=None if request.cursor is UNSET else request.cursor,
+                limit=request.limit,
+                seconds=bucket.objects.seconds(context),
+            )
+        return api.ListVersionsResult(versions=[_stored(one) for one in found], next_cursor=cursor or UNSET)
+
+    async def read(self, request: api.ReadRequest, context: CallContext) -> AsyncGenerator[api.ReadResult]:  # noqa: ARG002
+        async for item in self._opened().objects.read(request):
             yield item
 
     # -- uploads in parts ------------------------------------------------------------------------
@@ -118,7 +132,9 @@ class S3Storage:
     async def create_multipart(
         self, request: api.CreateMultipartRequest, context: CallContext
     ) -> api.CreateMultipartResult:
-        return await self._opened().uploads.create(request, context)
+        bucket = self._opened()
+        more = None if request.encryption_key is UNSET else Encrypting(bucket, request.encryption_key).headers
+        return await bucket.uploads.create(request, context, more)
 
     async def upload_part(self, request: api.UploadPartRequest, context: CallContext) -> api.UploadPartResult:
         return await self._opened().uploads.add(request, context)
@@ -168,3 +184,15 @@ class S3Storage:
     def _rules(self) -> Lifecycle:
         assert self._lifecycle is not None  # noqa: S101  (made by open)
         return self._lifecycle
+
+
+def _stored(one: Listed) -> api.StoredVersion:
+    made = api.StoredVersion(
+        version=one.version or "null",
+        modified_at=one.modified_at,
+        is_latest=one.is_latest,
+        is_deleted=one.is_deleted,
+    )
+    if not one.is_deleted:
+        made.size, made.etag = one.size, one.etag
+    return made
