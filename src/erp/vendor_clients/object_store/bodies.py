@@ -12,14 +12,19 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from erp.runtime.spi import ErrorCode, ProviderError
+from erp.vendor_clients.object_store.endpoint import Endpoint
 from erp.vendor_clients.object_store.failures import RefusedError, of_library
+from erp.vendor_clients.object_store.gate import EgressGate
 from erp.vendor_clients.object_store.metadata import Facts, MetadataForm
 
 MAX_WHOLE_BYTES = 64 * 1024 * 1024
 """What one answer may hold; larger objects are read in ranges or as a stream."""
 _BEYOND_THE_END = 416
+_LONGEST_STREAM = "24h"
+"""The library's own limit counts a whole stream; each part of it has its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +169,21 @@ class Bodies:
 
     def _quoted(self, etag: str) -> str:
         return etag if self._by_version else f'"{etag}"'
+
+
+def client_options(endpoint: Endpoint, gate: EgressGate | None, *, timeout_seconds: float) -> Any:
+    """Return how the library connects: through the gate where there is one, and by nothing of the environment."""
+    seconds = f"{timeout_seconds}s"
+    options: dict[str, Any] = {
+        "allow_http": endpoint.is_plain,
+        "connect_timeout": seconds,
+        "read_timeout": seconds,
+        "timeout": _LONGEST_STREAM,
+    }
+    if gate is not None:
+        return options | {"proxy_url": gate.url}
+    # Without a proxy of ours it would take one of the environment; nobody listens at this one.
+    return options | {"proxy_url": "http://127.0.0.1:1", "proxy_excludes": urlsplit(endpoint.bucket_url).hostname}
 
 
 def _custom(attributes: dict[str, str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 from erp.runtime.spi import Config, OpenContext
 from erp.vendor_clients.egress import EgressRule
 from erp.vendor_clients.guarded_http import GuardedHttp, HttpLimits
-from erp.vendor_clients.object_store.bodies import Bodies, Described
+from erp.vendor_clients.object_store.bodies import Bodies, Described, client_options
 from erp.vendor_clients.object_store.endpoint import Endpoint
 from erp.vendor_clients.object_store.gate import EgressGate
 from erp.vendor_clients.object_store.keys import KeySpace
@@ -21,7 +21,6 @@ from erp.vendor_clients.object_store.uploads import Uploads
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 """A page of 1000 names of 1024 bytes, escaped three times over."""
 NAME_BYTES = 1024
-_HOURS = "24h"
 
 
 class S3Bucket:
@@ -94,7 +93,7 @@ class S3Bucket:
         return S3Store(
             self._config["bucket"],
             config=config,
-            client_options=client_options(self.endpoint, self._gate, self._config),
+            client_options=client_options(self.endpoint, self._gate, timeout_seconds=self._config["timeout_seconds"]),
             retry_config={"max_retries": 0},
             credential_provider=self._library_credentials,
         )
@@ -122,18 +121,6 @@ def keys_of(config: Config, context: OpenContext) -> KeySpace:
     if root is not None:
         return KeySpace(root, longest_bytes=NAME_BYTES, is_verbatim=True)
     return KeySpace.of(config["namespace"], context.tenant, context.connection, longest_bytes=NAME_BYTES)
-
-
-def client_options(endpoint: Endpoint, gate: EgressGate | None, config: Config) -> Any:
-    """Return how the library connects: through the gate where there is one, and by nothing of the environment."""
-    seconds = f"{config['timeout_seconds']}s"
-    options: dict[str, Any] = {
-        "allow_http": endpoint.is_plain,
-        "connect_timeout": seconds,
-        "read_timeout": seconds,
-        "timeout": _HOURS,  # of a whole stream; each call has its own limit
-    }
-    return options | ({"proxy_url": gate.url} if gate is not None else {})
 
 
 def _encryption(config: Config) -> dict[str, Any]:
