@@ -124,12 +124,12 @@ async def test_a_link_leads_to_one_object(store: Store, config: dict[str, Any]) 
 
 async def test_rules_of_others_stay_when_those_of_a_connection_are_replaced(store: Store) -> None:
     rest = store.provider._bucket.rest
-    foreign = ElementTree.fromstring(
-        f'<LifecycleConfiguration xmlns="{XML}"><Rule><ID>theirs</ID><Filter><Prefix>logs/</Prefix></Filter>'
-        "<Status>Enabled</Status><Expiration><Days>9</Days></Expiration></Rule></LifecycleConfiguration>"
-    )
-    for one in foreign.iter():
-        one.tag = one.tag.rpartition("}")[2]
+    foreign = ElementTree.Element("LifecycleConfiguration", xmlns=XML)
+    rule = ElementTree.SubElement(foreign, "Rule")
+    ElementTree.SubElement(rule, "ID").text = "theirs"
+    ElementTree.SubElement(ElementTree.SubElement(rule, "Filter"), "Prefix").text = "logs/"
+    ElementTree.SubElement(rule, "Status").text = "Enabled"
+    ElementTree.SubElement(ElementTree.SubElement(rule, "Expiration"), "Days").text = "9"
     await rest.set("lifecycle", foreign, seconds=30)
     rules = [api.LifecycleRule(id="tmp", prefix="tmp/..", expire_after_days=3)]
     try:

@@ -284,12 +284,12 @@ async def test_a_store_that_redirects_is_not_followed(
     async def redirecting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         port = target.sockets[0].getsockname()[1]
-        head = f"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:{port}/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        head = f"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.2:{port}/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         writer.write(head.encode())
         await writer.drain()
         writer.close()
 
-    target = await asyncio.start_server(inside, "127.0.0.1", 0)
+    target = await asyncio.start_server(inside, "127.0.0.2", 0)
     async with opened(REF, config, open_context) as provider, target:
         server = await asyncio.start_server(redirecting, "127.0.0.1", 0)
         async with server:
@@ -297,7 +297,7 @@ async def test_a_store_that_redirects_is_not_followed(
             store = Store(made(REF, config | {"endpoint": address}, open_context), call_context)
             await store.provider._bucket.open()
             for action, request in (*READS, *WRITES):
-                assert (await store.refusal(action, request)).code == "failed_precondition"
+                assert (await store.refusal(action, request)).code in {"failed_precondition", "unavailable"}
             await store.provider.close()
         assert (await provider.health()).status == "ok"
     assert reached == []

@@ -34,7 +34,11 @@ def theirs(auth: Any, method: str, url: str, headers: Mapping[str, str], body: b
 @pytest.mark.parametrize("token", [None, "temporary+/="])
 @pytest.mark.parametrize("name", NAMES)
 def test_headers_are_signed_as_amazon_signs_them(name: str, token: str | None) -> None:
-    path, query, headers = f"/bucket/{quoted(name)}", {"uploadId": "a+/=b", "partNumber": "1"}, {"content-type": "a/b;  c=d"}
+    path, query, headers = (
+        f"/bucket/{quoted(name)}",
+        {"uploadId": "a+/=b", "partNumber": "1"},
+        {"content-type": "a/b;  c=d"},
+    )
     ours = Signer(Credentials("key", "secret/+", token), "eu-west-1").headers(
         "PUT", "s3.example:9000", path, query=query, headers=headers, body=b"content", now=NOW
     )

@@ -182,7 +182,8 @@ def client_options(endpoint: Endpoint, gate: EgressGate | None, *, timeout_secon
     }
     if gate is not None:
         return options | {"proxy_url": gate.url}
-    # Without a proxy of ours it would take one of the environment; nobody listens at this one.
+    # Without a proxy of ours it would take one of the environment. Nobody listens at this one, where redirects to other
+    # hosts end.
     return options | {"proxy_url": "http://127.0.0.1:1", "proxy_excludes": urlsplit(endpoint.bucket_url).hostname}
 
 

@@ -47,6 +47,8 @@ class Endpoint:
     def gate(self, rule: EgressRule) -> EgressGate | None:
         """Return what the library's own connections have to pass; None when they cannot lead elsewhere.
 
+        A number cannot, where every port of it is permitted: the library follows redirects to other ports.
+
         Raises:
             ProviderError: ``failed_precondition``: connections to it are not permitted.
         """
@@ -59,7 +61,8 @@ class Endpoint:
             wrong = [FieldError("/config/endpoint", str(error))]
             raise ProviderError(ErrorCode.FAILED_PRECONDITION, str(error), errors=wrong) from error
         target = parse_url(self.bucket_url)
-        if self.is_vendor or numeric_addresses(host_of(target)):
+        numbers = numeric_addresses(host_of(target))
+        if self.is_vendor or (numbers and all(rule.permits(address) for address in numbers)):
             return None
         return EgressGate(host_of(target), port_of(target), rule)
 

@@ -130,6 +130,8 @@ def of_library(error: Exception, name: str) -> Exception:
     status, kind = _STATUS.search(text), _KIND.search(text)
     if status:
         return _refused(int(status[1]), _CODE.search(text))
+    if "Received redirect without LOCATION" in text:
+        return RefusedError(Refusal(301))
     if kind and kind[1] == "Connect":
         return ConnectFailedError("No connection to the store could be opened.")
     if kind and kind[1] == "Timeout":

@@ -5,6 +5,7 @@ interface, lets through to one endpoint alone, resolves its name for each connec
 connects to a judged one. It passes bytes on and reads none of them behind the first request line: https stays
 encrypted from end to end (CONNECT, RFC 9110 section 9.3.6), http is passed as it is (absolute form, RFC 9112
 section 3.2.2). An endpoint that is an IP address needs no gate: it is judged once, and cannot become another one.
+The library follows redirects of reads; behind a gate they end at it, and without one at a proxy that is not there.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _MAXIMUM_ADDRESSES = 4
 
 
 class EgressGate:
-    """``async with``-less: ``open`` it, give its ``url`` as proxy, ``close`` it."""
+    """``open`` it, give its ``url`` to the library as proxy, ``close`` it."""
 
     def __init__(self, host: str, port: int, rule: EgressRule, *, resolve: Resolve = resolve_by_system) -> None:
         self._target = (host, port)

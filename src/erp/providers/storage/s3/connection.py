@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from erp.providers.storage.s3.lifecycle import Lifecycle
 from erp.runtime.spi import Config, OpenContext
 from erp.vendor_clients.egress import EgressRule
 from erp.vendor_clients.guarded_http import GuardedHttp, HttpLimits
@@ -52,6 +53,7 @@ class S3Bucket:
         self._http = GuardedHttp(rule, limits=limits)
         form = self._form
         self.rest = S3Rest(self._http, self.endpoint, self._signed)
+        self.lifecycle = Lifecycle(self.rest, self.keys)
         self.objects = Objects(Bodies(self._library(), form), self.keys, timeout_seconds=timeout_seconds)
         self.uploads = Uploads(self.objects, self.rest, form, secret=self._credentials.secret_access_key)
 

@@ -10,7 +10,6 @@ from typing import ClassVar
 from erp.contracts.models import storage as api
 from erp.providers.storage.s3.connection import S3Bucket
 from erp.providers.storage.s3.encryption import Encrypting
-from erp.providers.storage.s3.lifecycle import Lifecycle
 from erp.runtime.spi import (
     UNSET,
     CallContext,
@@ -35,12 +34,10 @@ class S3Storage:
     def __init__(self, config: Config, context: OpenContext) -> None:
         self._bucket = S3Bucket(config, context)
         self._timeout_seconds = float(config.get("timeout_seconds", 30))
-        self._lifecycle: Lifecycle | None = None
 
     async def open(self) -> None:
         """Connect, and ask whether bucket and credentials are right."""
         await self._bucket.open()
-        self._lifecycle = Lifecycle(self._bucket.rest, self._bucket.keys)
         try:
             await self._asked()
         except BaseException:
@@ -169,21 +166,19 @@ class S3Storage:
         return api.SignedUrlResult(url=f"{url}?{query}", expires_at=now + expires)
 
     async def get_lifecycle(self, request: api.GetLifecycleRequest, context: CallContext) -> api.GetLifecycleResult:  # noqa: ARG002
+        bucket = self._opened()
         with of_a_read():
-            rules = await self._rules().rules(seconds=self._opened().objects.seconds(context))
+            rules = await bucket.lifecycle.rules(seconds=bucket.objects.seconds(context))
         return api.GetLifecycleResult(rules=rules)
 
     async def put_lifecycle(self, request: api.PutLifecycleRequest, context: CallContext) -> api.PutLifecycleResult:
         if len({rule.id for rule in request.rules}) < len(request.rules):
             error = FieldError("/params/rules", "Give every rule an id of its own.")
             raise ProviderError(ErrorCode.INVALID_ARGUMENT, "Two rules have the same id.", errors=[error])
+        bucket = self._opened()
         with of_a_write():
-            await self._rules().replace(request.rules, seconds=self._opened().objects.seconds(context))
+            await bucket.lifecycle.replace(request.rules, seconds=bucket.objects.seconds(context))
         return api.PutLifecycleResult(rules=request.rules)
-
-    def _rules(self) -> Lifecycle:
-        assert self._lifecycle is not None  # noqa: S101  (made by open)
-        return self._lifecycle
 
 
 def _stored(one: Listed) -> api.StoredVersion:
