@@ -53,12 +53,12 @@ def server() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         services = [str(ROOT / "scripts/services")]
         try:
-            found = subprocess.run(  # noqa: S603  (our own script)
+            found = subprocess.run(
                 [*services, "up", f"{folder}/services", "s3_moto"], check=True, capture_output=True, text=True
             )
             yield found.stdout.partition("'")[2].partition("'")[0]
         finally:
-            subprocess.run([*services, "down", f"{folder}/services"], check=True)  # noqa: S603  (our own script)
+            subprocess.run([*services, "down", f"{folder}/services"], check=True)
 
 
 def settings(address: str) -> dict[str, Any]:

@@ -42,7 +42,9 @@ _CODES: dict[str, tuple[ErrorCode, str]] = {
         ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "TokenRefreshRequired"),
         _CREDENTIALS,
     ),
-    **dict.fromkeys(("AuthenticationFailed", "InvalidAuthenticationInfo", "InvalidSecurity"), _CREDENTIALS),
+    **dict.fromkeys(
+        ("AuthenticationFailed", "AuthorizationFailure", "InvalidAuthenticationInfo", "InvalidSecurity"), _CREDENTIALS
+    ),
     **dict.fromkeys(("PreconditionFailed", "ConditionNotMet", "BlobAlreadyExists"), _CONDITION),
     **dict.fromkeys(("ConditionalRequestConflict", "UploadIdConflict"), _CONDITION),
     **dict.fromkeys(("NoSuchUpload",), _UPLOAD),
@@ -73,6 +75,8 @@ _STATUSES: dict[int, tuple[ErrorCode, str]] = {
 _SERVER_ERROR = 500
 _CODE = re.compile(r"<Code>([A-Za-z.]{1,100})</Code>")
 _STATUS = re.compile(r"(?:non-2xx status code|error response): (\d{3})")
+_SAID_BY_THE_LIBRARY = {"Received redirect without LOCATION": 301, "InvalidRangeRequest {": 416}
+"""Answers that it judges by itself."""
 _KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
 
 
@@ -130,8 +134,9 @@ def of_library(error: Exception, name: str) -> Exception:
     status, kind = _STATUS.search(text), _KIND.search(text)
     if status:
         return _refused(int(status[1]), _CODE.search(text))
-    if "Received redirect without LOCATION" in text:
-        return RefusedError(Refusal(301))
+    for words, meant in _SAID_BY_THE_LIBRARY.items():
+        if words in text:
+            return RefusedError(Refusal(meant))
     if kind and kind[1] == "Connect":
         return ConnectFailedError("No connection to the store could be opened.")
     if kind and kind[1] == "Timeout":
