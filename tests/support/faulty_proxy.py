@@ -18,6 +18,7 @@ class FaultyProxy:
         self._target = (host, port)
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._losing: set[asyncio.StreamWriter] = set()
         self.port = 0
         self.fault: Fault = "none"
         """``silent`` swallows what clients send; ``lose_answers`` passes it on, and ends the connection instead of
@@ -26,6 +27,8 @@ class FaultyProxy:
         self.bytes_down = 0
         """Bytes of answers passed on."""
         self.cut_answer_after: int | None = None
+        self.lose_answer_to: bytes | None = None
+        """Ends the connection instead of answering a request that holds this."""
 
     @property
     def url(self) -> str:
@@ -70,6 +73,8 @@ class FaultyProxy:
                 back.transport.abort()
                 return
             passed += len(data)
+            if self.lose_answer_to is not None and self.lose_answer_to in data:
+                self._losing.add(front)
             back.write(data)
             await back.drain()
         back.close()
@@ -78,7 +83,7 @@ class FaultyProxy:
         while data := await there.read(CHUNK_BYTES):
             self.bytes_down += len(data)
             is_over = self.cut_answer_after is not None and self.bytes_down > self.cut_answer_after
-            if self.fault == "lose_answers" or is_over:
+            if self.fault == "lose_answers" or front in self._losing or is_over:
                 front.transport.abort()
                 back.transport.abort()
                 return

@@ -25,6 +25,8 @@ MAX_WHOLE_BYTES = 64 * 1024 * 1024
 _BEYOND_THE_END = 416
 _LONGEST_STREAM = "24h"
 """The library's own limit counts a whole stream; each part of it has its own."""
+_IDLE = "15s"
+"""Shorter than stores keep idle connections: one that the store has closed costs a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,7 @@ def client_options(endpoint: Endpoint, gate: EgressGate | None, *, timeout_secon
         "connect_timeout": seconds,
         "read_timeout": seconds,
         "timeout": _LONGEST_STREAM,
+        "pool_idle_timeout": _IDLE,
     }
     if gate is not None:
         return options | {"proxy_url": gate.url}

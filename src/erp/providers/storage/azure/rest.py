@@ -82,21 +82,21 @@ class BlobRest:
         """Keep a block beside the blob until a list names it, or for a week (Put Block)."""
         await self.send("PUT", name, query={"comp": "block", "blockid": _id(block)}, body=content, seconds=seconds)
 
-    async def blocks(self, name: str, *, seconds: float) -> list[tuple[bytes, int]]:
-        """Return name and size of the blocks that no list names yet (Get Block List)."""
-        query = {"comp": "blocklist", "blocklisttype": "uncommitted"}
+    async def blocks(self, name: str, *, is_committed: bool = False, seconds: float) -> list[tuple[bytes, int]]:
+        """Return name and size of the blocks of a blob, or of those that no list names yet (Get Block List)."""
+        kind = "committed" if is_committed else "uncommitted"
+        query = {"comp": "blocklist", "blocklisttype": kind}
         document = parsed(await self.send("GET", name, query=query, seconds=seconds))
-        found = document.iterfind("UncommittedBlocks/Block")
+        found = document.iterfind(f"{kind.capitalize()}Blocks/Block")
         return [(base64.b64decode(text(one, "Name")), int(text(one, "Size"))) for one in found]
 
-    async def commit(self, name: str, blocks: Sequence[bytes], *, headers: Mapping[str, str], seconds: float) -> str:
-        """Make the blob of its blocks (Put Block List); return its etag."""
+    async def commit(self, name: str, blocks: Sequence[bytes], *, headers: Mapping[str, str], seconds: float) -> None:
+        """Make the blob of its blocks (Put Block List)."""
         root = ElementTree.Element("BlockList")
         for block in blocks:
             ElementTree.SubElement(root, "Uncommitted").text = _id(block)
         body = ElementTree.tostring(root, encoding="utf-8")
-        answer = await self.send("PUT", name, query={"comp": "blocklist"}, headers=headers, body=body, seconds=seconds)
-        return answer.headers.get("etag", "").strip('"')
+        await self.send("PUT", name, query={"comp": "blocklist"}, headers=headers, body=body, seconds=seconds)
 
 
 def _id(block: bytes) -> str:

@@ -99,22 +99,36 @@ class Uploads:
         record = await self._record(request.upload, request.key, seconds)
         if record.etag is not None:
             return api.CompleteMultipartResult(etag=record.etag, size=record.size)
-        arrived = {(one.part, one.etag): one for one in await self._blocks(request.upload, request.key, seconds)}
         wanted = sorted((part.part, part.etag) for part in request.parts)
+        if not await self._is_made(request, wanted, seconds):
+            await self._make(request, record, wanted, seconds)
+        with of_a_read():
+            found = await self._objects.described(request.key, context)
+        if found is None:
+            raise _ended()
+        record.etag, record.size = found.etag, found.size
+        with of_a_write():
+            await self._keep(request.upload, record, seconds)
+        return api.CompleteMultipartResult(etag=found.etag, size=found.size)
+
+    async def _make(
+        self, request: api.CompleteMultipartRequest, record: Record, wanted: list[tuple[int, str]], seconds: float
+    ) -> None:
+        arrived = {(one.part, one.etag): one for one in await self._blocks(request.upload, request.key, seconds)}
         if missing := [part for part, etag in wanted if (part, etag) not in arrived]:
             message = f"The part {missing[0]} has not arrived, or not with this etag. list_parts says which have."
             raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
-        record.size = sum(arrived[one].size for one in wanted)
-        facts = self._objects.facts(record.key, record.content_type, record.metadata)
+        headers = self.headers(self._objects.facts(record.key, record.content_type, record.metadata))
+        names = [arrived[one].name for one in wanted]
         with of_a_write():
-            record.etag = await self._rest.commit(
-                self._name(request.key),
-                [arrived[one].name for one in wanted],
-                headers=self.headers(facts),
-                seconds=seconds,
-            )
-            await self._keep(request.upload, record, seconds)
-        return api.CompleteMultipartResult(etag=record.etag, size=record.size)
+            await self._rest.commit(self._name(request.key), names, headers=headers, seconds=seconds)
+
+    async def _is_made(
+        self, request: api.CompleteMultipartRequest, wanted: list[tuple[int, str]], seconds: float
+    ) -> bool:
+        """Whether the object is made of just these parts already: the answer to that was lost."""
+        made = await self._blocks(request.upload, request.key, seconds, is_committed=True)
+        return [(one.part, one.etag) for one in made] == wanted
 
     async def abort(self, request: api.AbortMultipartRequest, context: CallContext) -> api.AbortMultipartResult:
         """Forget an upload; the store drops its blocks by itself."""
@@ -174,10 +188,10 @@ class Uploads:
             raise _ended()
         return record
 
-    async def _blocks(self, upload: str, key: str, seconds: float) -> list[Block]:
+    async def _blocks(self, upload: str, key: str, seconds: float, *, is_committed: bool = False) -> list[Block]:
         with of_a_read():
             try:
-                found = await self._rest.blocks(self._name(key), seconds=seconds)
+                found = await self._rest.blocks(self._name(key), is_committed=is_committed, seconds=seconds)
             except RefusedError as error:
                 if error.refusal.code in _NO_BLOCKS:
                     return []
