@@ -19,6 +19,11 @@ from erp.runtime.context import CallContext
 from erp.runtime.spi import OpenContext
 
 CATALOG = ProviderCatalog.load()
+HOSTILE = [
+    "../../beta/default/k", "..", "a/../../../x", "/../x", "a//b", "//", "/", "a/", "...", "a/.", "%2e%2e/x", "%E", "a/%E", "a%",
+    "\\..\\x", "\u0000", "a\r\nx-amz-acl: public-read", "ключ/🔑", "e\u0301", "é", "\uff0e\uff0e/x", "?versionId=1#f", "x" * 1024, "ж" * 600,
+    "x" * 1000 + "/tail", ".hidden", "a.", "\ufffe",
+]  # fmt: skip
 
 
 def bucket_of(live: Any) -> dict[str, Any]:

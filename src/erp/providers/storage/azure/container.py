@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 from erp.providers.storage.azure.rest import BlobRest
@@ -16,6 +17,7 @@ from erp.vendor_clients.object_store.gate import EgressGate
 from erp.vendor_clients.object_store.keys import KeySpace
 from erp.vendor_clients.object_store.metadata import MetadataForm
 from erp.vendor_clients.object_store.objects import Objects
+from erp.vendor_clients.object_store.sigv4 import query_text
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 NAME_BYTES = 1024
@@ -44,7 +46,7 @@ class BlobContainer:
     async def open(self) -> None:
         """Make the clients; the store is not asked yet."""
         try:
-            key = SharedKey(self._config["account"], self._config["account_key"])
+            self._key = SharedKey(self._config["account"], self._config["account_key"])
         except ValueError as error:
             wrong = [FieldError("/config/account_key", "Give the key as the portal shows it, in base64.")]
             raise ProviderError(ErrorCode.FAILED_PRECONDITION, str(error), errors=wrong) from error
@@ -55,7 +57,7 @@ class BlobContainer:
             await self._gate.open()
         limits = HttpLimits(total_seconds=timeout_seconds, max_answer_bytes=MAX_ANSWER_BYTES)
         self._http = GuardedHttp(rule, limits=limits)
-        self.rest = BlobRest(self._http, self.endpoint, key)
+        self.rest = BlobRest(self._http, self.endpoint, self._key)
         self.objects = Objects(Bodies(self._library(), form), self.keys, timeout_seconds=timeout_seconds)
         self.uploads = Uploads(self.objects, self.rest, form, folder=self._records)
 
@@ -67,6 +69,11 @@ class BlobContainer:
             del self.objects, self.uploads
         if self._gate is not None:
             await self._gate.close()
+
+    def link(self, name: str, permissions: str, ends: datetime.datetime) -> str:
+        """Return a URL that lets its holder use one blob."""
+        query = self._key.query(self.endpoint.bucket, name, permissions=permissions, ends=ends)
+        return f"{self.endpoint.url_of(name)}?{query_text(query)}"
 
     @property
     def is_open(self) -> bool:

@@ -28,6 +28,8 @@ from erp.vendor_clients.object_store.metadata import Facts
 
 Result = TypeVar("Result", api.PutResult, api.GetResult, api.HeadResult)
 
+_PERMISSIONS = {"GET": "r", "PUT": "cw"}
+"""Reading; creating and replacing."""
 _COPY_PAUSE_SECONDS = 0.2
 
 
@@ -168,7 +170,7 @@ class AzureStorage:
         container = self._opened()
         expires_at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=request.expires_seconds)
         name = container.keys.name(request.key)
-        url = await container.objects.bodies.sign(name, request.method, request.expires_seconds)
+        url = container.link(name, _PERMISSIONS[request.method], expires_at)
         return api.SignedUrlResult(url=url, expires_at=expires_at)
 
 
