@@ -80,7 +80,7 @@ WRITES: list[Any] = [
     api.CreateMultipartRequest(key="k"),
 ]
 COPY = api.CopyRequest(source="k", target="copy")
-ACTIONS = {
+ACTIONS: dict[Any, str] = {
     api.GetRequest: "get",
     api.HeadRequest: "head",
     api.ListRequest: "list",

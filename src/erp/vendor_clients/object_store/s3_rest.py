@@ -72,11 +72,11 @@ class S3Rest:
     """
 
     def __init__(self, http: GuardedHttp, endpoint: Endpoint, authorize: Authorize, *, vendor: str = "x-amz-") -> None:
+        """``vendor`` begins the vendor's own headers."""
         self._http = http
         self._endpoint = endpoint
         self._authorize = authorize
         self.vendor = vendor
-        """What the vendor's own headers begin with."""
         path = endpoint.bucket_url.removeprefix(f"{endpoint.bucket_url.partition('://')[0]}://{endpoint.host}")
         self._path = path
 
@@ -258,4 +258,6 @@ def _version(one: ElementTree.Element) -> Listed:
 
 def _listed(one: ElementTree.Element) -> Listed:
     modified_at = datetime.datetime.fromisoformat(text(one, "LastModified"))
-    return Listed(unquote(text(one, "Key")), int(text(one, "Size")), text(one, "ETag").strip('"'), modified_at)
+    # Cloud Storage compares generations, which it lists; S3 has none.
+    etag = text(one, "Generation") or text(one, "ETag").strip('"')
+    return Listed(unquote(text(one, "Key")), int(text(one, "Size")), etag, modified_at)

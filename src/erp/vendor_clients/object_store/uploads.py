@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import hmac
+import secrets
 
 from erp.contracts.models import storage as api
 from erp.runtime.spi import CallContext, ErrorCode, ProviderError
@@ -12,7 +13,7 @@ from erp.vendor_clients.object_store.metadata import Facts, MetadataForm
 from erp.vendor_clients.object_store.objects import Objects
 from erp.vendor_clients.object_store.s3_rest import S3Rest
 
-_TAG_CHARACTERS = 16
+_CHARACTERS = 16
 _SERVER_ERROR = 500
 _NO_UPLOAD = "NoSuchUpload"
 
@@ -40,11 +41,14 @@ class Uploads:
         self, request: api.CreateMultipartRequest, context: CallContext, more: dict[str, str] | None = None
     ) -> api.CreateMultipartResult:
         """Begin an upload; ``more`` are further headers."""
-        name = self._objects.keys.name(request.key)
-        headers = self.headers(self._objects.facts(request.key, request.content_type, request.metadata)) | (more or {})
+        name, nonce = self._objects.keys.name(request.key), secrets.token_hex(_CHARACTERS // 2)
+        facts = self._objects.facts(request.key, request.content_type, request.metadata)
+        facts = dataclasses.replace(facts, request=self._mark(name, nonce))
         with of_a_write():
-            upload = await self._rest.begin(name, headers=headers, seconds=self._objects.seconds(context))
-        return api.CreateMultipartResult(upload=f"{self._tag(name, upload)}{upload}")
+            upload = await self._rest.begin(
+                name, headers=self.headers(facts) | (more or {}), seconds=self._objects.seconds(context)
+            )
+        return api.CreateMultipartResult(upload=f"{nonce}{self._mark(name, nonce, upload)}{upload}")
 
     async def add(self, request: api.UploadPartRequest, context: CallContext) -> api.UploadPartResult:
         """Send one part."""
@@ -70,17 +74,18 @@ class Uploads:
         """Make the object of its parts. An upload that was completed before, with these parts, answers the same."""
         name, upload = self._opened(request.key, request.upload)
         parts = sorted((part.part, part.etag.strip('"')) for part in request.parts)
-        seconds = self._objects.seconds(context)
+        seconds, is_repeated = self._objects.seconds(context), False
         with of_a_write():
             try:
-                etag: str | None = await self._rest.complete(name, upload, parts, seconds=seconds)
+                await self._rest.complete(name, upload, parts, seconds=seconds)
             except RefusedError as error:
                 reason = await self._reason(error, name, upload, seconds)
                 if reason.refusal.code != _NO_UPLOAD:
                     raise reason from error
-                etag = _etag_of(parts)
+                is_repeated = True
             found = await self._objects.described(request.key, context)
-        if found is None or found.etag != etag:
+        is_own = found is not None and found.facts.request == self._mark(name, request.upload[:_CHARACTERS])
+        if found is None or (is_repeated and not is_own):
             raise _ended()
         return api.CompleteMultipartResult(etag=found.etag, size=found.size)
 
@@ -109,24 +114,17 @@ class Uploads:
         return error
 
     def _opened(self, key: str, handle: str) -> tuple[str, str]:
-        name, tag, upload = self._objects.keys.name(key), handle[:_TAG_CHARACTERS], handle[_TAG_CHARACTERS:]
-        if not hmac.compare_digest(tag.encode(), self._tag(name, upload).encode()):
+        name = self._objects.keys.name(key)
+        nonce, mark, upload = handle[:_CHARACTERS], handle[_CHARACTERS : 2 * _CHARACTERS], handle[2 * _CHARACTERS :]
+        if not hmac.compare_digest(mark.encode(), self._mark(name, nonce, upload).encode()):
             raise _ended()
         return name, upload
 
-    def _tag(self, name: str, upload: str) -> str:
-        return hmac.digest(self._secret, f"{name}\0{upload}".encode(), "sha256").hex()[:_TAG_CHARACTERS]
+    def _mark(self, *parts: str) -> str:
+        """What nobody else can make of these parts. That of name and nonce is kept with the object: it is of this upload."""
+        return hmac.digest(self._secret, "\0".join(parts).encode(), "sha256").hex()[:_CHARACTERS]
 
 
 def _ended() -> ProviderError:
     message = "There is no such upload for this key; it may have been completed or aborted."
     return ProviderError(ErrorCode.NOT_FOUND, message)
-
-
-def _etag_of(parts: list[tuple[int, str]]) -> str | None:
-    """The etag of an object of these parts (S3 API reference, "Checking object integrity", without KMS)."""
-    try:
-        digests = b"".join(bytes.fromhex(etag) for _, etag in parts)
-    except ValueError:
-        return None
-    return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"
