@@ -33,7 +33,7 @@ class Versioned:
     _numbers: ClassVar[Any] = itertools.count(1)
 
     def __init__(self, config: Any, context: Any) -> None:
-        super().__init__(config, context)  # type: ignore[call-arg]
+        super().__init__(config, context)
         self.kept: dict[str, list[tuple[str, storage.PutRequest | None, Any]]] = {}
 
     def keep(self, key: str, request: storage.PutRequest | None) -> str:
@@ -134,7 +134,7 @@ class Encrypted:
     """Remembers which key each object has; correct."""
 
     def __init__(self, config: Any, context: Any) -> None:
-        super().__init__(config, context)  # type: ignore[call-arg]
+        super().__init__(config, context)
         self.keys: dict[str, str] = {}
 
     async def put(self, request: Any, context: Any) -> Any:

@@ -110,8 +110,8 @@ class GcsPeer:
                 return refusal(404, "NoSuchKey")
             body = found.content
         made = self.objects[name] = Stored(body, kept(request))
-        document = f"<CopyObjectResult><ETag>{made.shown()['etag']}</ETag></CopyObjectResult>" if source else ""
-        return Response(document, headers={name: made.shown()[name] for name in ("etag", "x-goog-generation")})
+        document = "" if source is None else f"<CopyObjectResult><ETag>{made.shown()['etag']}</ETag></CopyObjectResult>"
+        return Response(document, headers={one: made.shown()[one] for one in ("etag", "x-goog-generation")})
 
     def get(self, request: Request, name: str, _: bytes) -> Response:
         found = self.objects.get(name)

@@ -21,6 +21,8 @@ from erp.runtime.conformance.plugin import Suite, judge
 from erp.runtime.spi import OpenContext
 
 REF = "storage/gcs"
+# The manifest cannot say which key file a peer refuses that listens somewhere else each time; a test below does.
+CASES = [case for case in cases_for(CATALOG.provider("storage", "gcs")) if case.id != "NET-03"]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def config(peer: GcsPeer, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return dict(peer.config())
 
 
-@pytest.mark.parametrize("case", cases_for(CATALOG.provider("storage", "gcs")), ids=lambda case: case.id)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_the_contract_is_kept(suite: Suite, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ERP_EGRESS_ALLOW", "127.0.0.0/8")
     judge(suite.outcome(case))
@@ -142,4 +144,5 @@ async def test_a_bucket_that_is_not_there_is_a_precondition_with_its_remedy(
 
     assert (caught.value.code, "Create it" in caught.value.message) == ("failed_precondition", True)
     async with opened(REF, config, open_context) as provider:
-        assert await Store(provider, call_context).refusal("get", api.GetRequest(key="absent"))
+        absent = await Store(provider, call_context).refusal("get", api.GetRequest(key="absent"))
+        assert absent.code == "not_found"

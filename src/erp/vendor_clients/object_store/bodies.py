@@ -152,14 +152,6 @@ class Bodies:
         if waiting:
             yield bytes(waiting)
 
-    async def sign(self, name: str, method: Any, seconds: int) -> str:
-        """Return a URL that lets its holder read or write one object."""
-        import obstore
-
-        expires_in = datetime.timedelta(seconds=seconds)
-        async with _answered(name, seconds):
-            return str(await obstore.sign_async(self._store, method, name, expires_in))
-
     def _described(self, answer: Any) -> Described:
         meta, attributes = answer.meta, dict(answer.attributes)
         facts = self._form.read(attributes.pop("Content-Type", None), _custom(attributes))

@@ -16,6 +16,7 @@ import msgspec
 
 DEFAULT_TYPE = "application/octet-stream"
 _VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _TAKEN = re.compile(r"erp[-_]|content|cache|storage|expires|etag|range|tagging")
 
 
@@ -60,7 +61,7 @@ class MetadataForm:
         return Facts(
             content_type=content_type or DEFAULT_TYPE,
             metadata=metadata | _odd(own.get("metadata")),
-            sha256=own.get("sha256"),
+            sha256=_checked(own.get("sha256")),
             key=_key(own.get("key")),
             request=own.get("request"),
         )
@@ -68,6 +69,10 @@ class MetadataForm:
     def _is_plain(self, name: str, value: str) -> bool:
         is_name = self._plain.fullmatch(name) is not None and _TAKEN.match(name) is None
         return is_name and _VALUE.fullmatch(value) is not None
+
+
+def _checked(digest: str | None) -> str | None:
+    return digest if digest is not None and _SHA256.fullmatch(digest) else None
 
 
 def _packed(content: bytes) -> str:
