@@ -119,10 +119,10 @@ class GcsPeer:
             return refusal(404, "NoSuchKey")
         content, headers, status = found.content, found.shown(), 200
         if span := request.headers.get("range"):
-            first, _, last = span.removeprefix("bytes=").partition("-")
+            first, sep, last = span.removeprefix("bytes=").partition("-")
             if int(first) >= len(content):
                 return refusal(416, "InvalidRange")
-            part = content[int(first) : int(last) + 1 if last else None]
+            part = content[int(first) : int(last) + 1 if sep and last else None]
             headers["content-range"] = f"bytes {first}-{int(first) + len(part) - 1}/{len(content)}"
             content, status = part, 206
         return Response(content, status, headers)
