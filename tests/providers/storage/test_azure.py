@@ -151,6 +151,22 @@ async def test_what_the_environment_says_is_not_used(
         assert await store.get("k") == b"mine"
 
 
+@pytest.mark.parametrize("wrong", ["text/plain\r\nx-amz-acl: public-read", "ünï/cödé", "a\0b", " "])
+async def test_what_no_header_can_carry_is_refused_and_nothing_is_stored(store: Store, wrong: str) -> None:
+    for action, request in (
+        ("put", api.PutRequest(key="k", content=b"", content_type=wrong)),
+        ("create_multipart", api.CreateMultipartRequest(key="k", content_type=wrong)),
+    ):
+        error = await store.refusal(action, request)
+        assert (error.code, error.errors[0].pointer) == ("invalid_argument", "/params/content_type")
+    for action, request in (
+        ("put", api.PutRequest(key="k", content=b"", if_match=wrong)),
+        ("get", api.GetRequest(key="k", if_match=wrong)),
+    ):
+        assert (await store.refusal(action, request)).code == "failed_precondition"
+    assert await store.keys() == []
+
+
 async def test_a_container_that_is_not_there_is_a_precondition_with_its_remedy(
     config: dict[str, Any], open_context: OpenContext
 ) -> None:

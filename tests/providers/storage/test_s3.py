@@ -195,6 +195,24 @@ async def test_metadata_that_no_header_can_carry_stands_beside_plain_metadata(st
     assert head.sha256 == "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
 
 
+@pytest.mark.parametrize("wrong", ["text/plain\r\nx-amz-acl: public-read", "ünï/cödé", "a\0b", " "])
+async def test_what_no_header_can_carry_is_refused_and_nothing_is_stored(store: Store, wrong: str) -> None:
+    for action, request in (
+        ("put", api.PutRequest(key="k", content=b"", content_type=wrong)),
+        ("create_multipart", api.CreateMultipartRequest(key="k", content_type=wrong)),
+    ):
+        error = await store.refusal(action, request)
+        assert (error.code, error.errors[0].pointer) == ("invalid_argument", "/params/content_type")
+    for action, request in (
+        ("put", api.PutRequest(key="k", content=b"", if_match=wrong)),
+        ("get", api.GetRequest(key="k", if_match=wrong)),
+    ):
+        assert (await store.refusal(action, request)).code == "failed_precondition"
+    assert await store.keys() == []
+    keyed = api.PutRequest(key="k", content=b"", encryption_key=wrong)
+    assert (await store.refusal("put", keyed)).code == "invalid_argument"
+
+
 async def test_a_bucket_that_is_not_there_is_a_precondition_with_its_remedy(
     config: dict[str, Any], open_context: OpenContext
 ) -> None:

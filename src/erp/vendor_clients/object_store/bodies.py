@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from erp.runtime.spi import ErrorCode, ProviderError
 from erp.vendor_clients.object_store.endpoint import Endpoint
-from erp.vendor_clients.object_store.failures import RefusedError, of_library
+from erp.vendor_clients.object_store.failures import Refusal, RefusedError, of_library
 from erp.vendor_clients.object_store.gate import EgressGate
 from erp.vendor_clients.object_store.metadata import Facts, MetadataForm
 
@@ -75,6 +75,8 @@ class Bodies:
         import obstore
 
         mode: Any = "create" if if_absent else "overwrite"
+        if if_match is not None and self._by_version and not if_match.isdecimal():
+            raise RefusedError(Refusal(412))
         if if_match is not None:
             mode = {"version" if self._by_version else "e_tag": self._quoted(if_match)}
         attributes: Any = {"Content-Type": facts.content_type, **self._form.written(facts)}
@@ -189,10 +191,10 @@ def _custom(attributes: dict[str, str]) -> dict[str, str]:
 
 @asynccontextmanager
 async def _answered(name: str, seconds: float) -> AsyncIterator[None]:
-    from obstore.exceptions import BaseError
-
     try:
         async with asyncio.timeout(max(seconds, 0.0)):
             yield
-    except (BaseError, FileNotFoundError, PermissionError) as error:
+    except (TimeoutError, ProviderError):
+        raise
+    except Exception as error:  # its panics have no class that could be named
         raise of_library(error, name) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Protocol
 
@@ -18,6 +19,8 @@ from erp.vendor_clients.object_store.s3_rest import Listed, Page
 _LONGEST_KEY_BYTES = 1_400
 """Of a key that is kept beside the content: S3 takes 2 KB of metadata for one object."""
 _AT_ONCE = 8
+_HEADER = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_ETAG = re.compile(r"[!#-~]+")
 _IS_A_REMOVAL = 405
 """How S3 answers when a version is the mark that the object was removed."""
 
@@ -62,8 +65,9 @@ class Objects:
         """Return what is kept beside the content.
 
         Raises:
-            ProviderError: ``invalid_argument``: the key is longer than any place for it.
+            ProviderError: ``invalid_argument``: the key is longer than any place for it, or the type no header.
         """
+        check_header("content_type", content_type)
         is_long = self.keys.is_long(self.keys.name(key))
         if is_long and len(key.encode()) > _LONGEST_KEY_BYTES:
             message = f"The store takes keys of at most {_LONGEST_KEY_BYTES} bytes in UTF-8."
@@ -81,6 +85,7 @@ class Objects:
         facts = self.facts(request.key, request.content_type, request.metadata, sha256=digest)
         if is_conditional:
             facts = Facts(facts.content_type, facts.metadata, digest, facts.key, _request_mark(context))
+        if_match = None if request.if_match is UNSET else _possible(request.if_match)
         name, seconds = self.keys.name(request.key), self.seconds(context)
         with of_a_write(is_conditional=is_conditional):
             try:
@@ -88,7 +93,7 @@ class Objects:
                     name,
                     request.content,
                     facts,
-                    if_match=None if request.if_match is UNSET else request.if_match,
+                    if_match=if_match,
                     if_absent=request.if_none_match == "*",
                     seconds=seconds,
                 )
@@ -117,7 +122,7 @@ class Objects:
                 self.keys.name(request.key),
                 offset=request.offset,
                 length=None if request.length is UNSET else request.length,
-                if_match=None if request.if_match is UNSET else request.if_match,
+                if_match=None if request.if_match is UNSET else _possible(request.if_match),
                 version=None if request.version is UNSET else request.version,
                 seconds=self.seconds(context),
             )
@@ -241,6 +246,24 @@ class Objects:
             if version is not None and error.refusal.status == _IS_A_REMOVAL:
                 return True
             raise
+
+
+def check_header(name: str, value: str) -> None:
+    """Refuse a parameter that no header can carry (RFC 9110, section 5.5); a line end would begin another one.
+
+    Raises:
+        ProviderError: ``invalid_argument``.
+    """
+    if not _HEADER.fullmatch(value):
+        wrong = FieldError(f"/params/{name}", "Use visible ASCII characters, and blanks only between them.")
+        raise ProviderError(ErrorCode.INVALID_ARGUMENT, f"The {name} cannot be stored.", errors=[wrong])
+
+
+def _possible(etag: str) -> str:
+    """No object has an etag that no header can carry."""
+    if not _ETAG.fullmatch(etag):
+        raise ProviderError(ErrorCode.FAILED_PRECONDITION, "The object is not the one with this etag.")
+    return etag
 
 
 def _digest(request: api.PutRequest) -> str:

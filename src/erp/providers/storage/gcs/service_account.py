@@ -11,7 +11,7 @@ import datetime
 import hashlib
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -39,7 +39,7 @@ class KeyFile(msgspec.Struct):
 
 
 class _Granted(msgspec.Struct):
-    access_token: str
+    access_token: Annotated[str, msgspec.Meta(pattern="^[!-~]{1,8192}$")]  # it goes into headers
     expires_in: int = _LIFE_SECONDS
 
 

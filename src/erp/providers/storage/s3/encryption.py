@@ -5,12 +5,14 @@ from __future__ import annotations
 from erp.providers.storage.s3.connection import S3Bucket
 from erp.vendor_clients.object_store.bodies import Written
 from erp.vendor_clients.object_store.metadata import Facts
+from erp.vendor_clients.object_store.objects import check_header
 
 
 class Encrypting:
     """Writes with one key of the key management service (SSE-KMS)."""
 
     def __init__(self, bucket: S3Bucket, key: str) -> None:
+        check_header("encryption_key", key)
         self._bucket = bucket
         self.headers = {
             "x-amz-server-side-encryption": "aws:kms",
