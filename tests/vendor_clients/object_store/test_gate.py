@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,12 @@ from erp.vendor_clients.object_store.gate import EgressGate
 pytestmark = pytest.mark.anyio
 LOOPBACK = EgressRule((ipaddress.ip_network("127.0.0.1/32"),))
 PATIENCE_SECONDS = 30
+
+
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """The loop of the tests and that of the layer, whose transports differ."""
+    return "asyncio", {"use_uvloop": request.param}
 
 
 class Echo:

@@ -29,6 +29,11 @@ def test_a_name_leads_back_to_its_key(key: str) -> None:
     assert SPACE.is_long(name) or SPACE.key(name) == key
 
 
+@given(st.integers(1, 1024), st.sampled_from(["x", "%", "\ufffe", "🔑", ".", "/", "\x80"]))
+def test_it_is_known_without_the_name_whether_it_is_long_enough(length: int, character: str) -> None:
+    assert SPACE.needs_more(character * length) == SPACE.is_long(SPACE.name(character * length))
+
+
 @given(KEYS, KEYS)
 def test_two_keys_never_have_the_same_name(one: str, other: str) -> None:
     assert (SPACE.name(one) == SPACE.name(other)) == (one == other)

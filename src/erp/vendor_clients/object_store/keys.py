@@ -22,6 +22,8 @@ _ESCAPE = re.compile(rb"%([0-9A-F]{2})")
 _MARK = "%E"
 _LONG = "%%"
 _DIGEST_CHARACTERS = 64
+_LONGEST_ESCAPE = 9
+"""What one character can become, in bytes: three escaped ones."""
 _UNUSABLE = re.compile(r"(?:^|/)(?:\.{0,2})(?:/|$)|[\x00-\x1f\x7f]")
 
 
@@ -60,6 +62,12 @@ class KeySpace:
             error = FieldError("/params/key", "Leave out empty segments, '.', '..' and control characters; shorten it.")
             raise ProviderError(ErrorCode.INVALID_ARGUMENT, "The bucket cannot hold this key.", errors=[error])
         return name
+
+    def needs_more(self, key: str) -> bool:
+        """Whether the name of a key is too short for it."""
+        if len(key) * _LONGEST_ESCAPE + len(self.root) <= self._room:  # nearly every key
+            return False
+        return self.is_long(self.name(key))
 
     def is_long(self, name: str) -> bool:
         """Whether a name is too short for its key, which then is kept beside the content."""

@@ -68,7 +68,7 @@ class Objects:
             ProviderError: ``invalid_argument``: the key is longer than any place for it, or the type no header.
         """
         check_header("content_type", content_type)
-        is_long = self.keys.is_long(self.keys.name(key))
+        is_long = self.keys.needs_more(key)
         if is_long and len(key.encode()) > _LONGEST_KEY_BYTES:
             message = f"The store takes keys of at most {_LONGEST_KEY_BYTES} bytes in UTF-8."
             raise ProviderError(ErrorCode.INVALID_ARGUMENT, message, errors=[FieldError("/params/key", message)])

@@ -93,7 +93,7 @@ class S3Storage:
             return api.CopyResult(etag=found.etag, size=found.size)
         source, target = bucket.keys.name(request.source), bucket.keys.name(request.target)
         headers: dict[str, str] = {}
-        if bucket.keys.is_long(source) or bucket.keys.is_long(target):
+        if bucket.keys.needs_more(request.source) or bucket.keys.needs_more(request.target):
             facts = bucket.objects.facts(request.target, found.facts.content_type, found.facts.metadata)
             kept = Facts(facts.content_type, facts.metadata, found.facts.sha256, facts.key)
             headers = {"x-amz-metadata-directive": "REPLACE", **bucket.uploads.headers(kept)}
