@@ -162,9 +162,12 @@ async def measure(address: str, folder: Path, options: argparse.Namespace) -> bo
     await small(storage, config, 2 * ROUNDS)  # what is imported late is loaded now
     before = peak_megabytes()
     count, size = options.megabytes // options.part_megabytes, options.part_megabytes * MEBIBYTE
+    started = time.process_time()
     sending, reading, is_same = await large(storage, count, size)
-    gained = peak_megabytes() - before
-    print(f"sent {options.megabytes} MB in {sending:.2f} s, read them in {reading:.2f} s")
+    cost, gained = time.process_time() - started, peak_megabytes() - before
+    print(
+        f"sent {options.megabytes} MB in {sending:.2f} s, read them in {reading:.2f} s; CPU of this process {cost:.2f} s"
+    )
     print(f"memory gained at the peak: {gained:.0f} MB   budget < {BUDGET_MEGABYTES} MB")
     print(f"content {'same' if is_same else 'DIFFERENT'}")
     await storage.delete(api.DeleteRequest(key="large"), call())

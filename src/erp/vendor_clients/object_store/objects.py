@@ -21,6 +21,7 @@ _LONGEST_KEY_BYTES = 1_400
 _AT_ONCE = 8
 _HEADER = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _ETAG = re.compile(r"[!#-~]+")
+_BAD_REQUEST = 400
 _IS_A_REMOVAL = 405
 """How S3 answers when a version is the mark that the object was removed."""
 
@@ -188,9 +189,14 @@ class Objects:
         delimiter = None if request.delimiter is UNSET or is_cut else request.delimiter
         cursor = None if request.cursor is UNSET else request.cursor
         with of_a_read():
-            page = await lister.page(
-                prefix, delimiter=delimiter, cursor=cursor, limit=request.limit, seconds=self.seconds(context)
-            )
+            try:
+                page = await lister.page(
+                    prefix, delimiter=delimiter, cursor=cursor, limit=request.limit, seconds=self.seconds(context)
+                )
+            except RefusedError as error:
+                if cursor is not None and error.refusal.status == _BAD_REQUEST:
+                    raise _no_cursor() from error
+                raise
             keyed = await self._keyed(page.objects, context)
         prefixes = [self.keys.key(name) for name in page.prefixes]
         result = api.ListResult(objects=[], prefixes=prefixes)
@@ -281,6 +287,11 @@ def _request_mark(context: CallContext) -> str:
 
 def _put_result(etag: str, version: str | None, size: int, sha256: str) -> api.PutResult:
     return api.PutResult(etag=etag, size=size, sha256=sha256, version=version or UNSET)
+
+
+def _no_cursor() -> ProviderError:
+    wrong = FieldError("/params/cursor", "Give the next_cursor of the page before, or begin without one.")
+    return ProviderError(ErrorCode.INVALID_ARGUMENT, "The store does not know this cursor.", errors=[wrong])
 
 
 def _folded(key: str, request: api.ListRequest) -> str | None:
