@@ -61,6 +61,9 @@ _BY_REPLY: Mapping[str, ErrorCode] = {
 }
 """Error codes of replies for which redis-py has no exception of its own."""
 
+_FORBIDDEN_IN_SCRIPT = "The user executing the script can't"
+"""How Redis refuses a command of a script; it has no code of its own."""
+
 
 def explained(error: BaseException) -> ProviderError:
     """Return what a failure means that came before the request was sent, or as its answer."""
@@ -84,11 +87,15 @@ def lost(error: BaseException, *, repeatable: bool) -> ProviderError:
 
 
 def _code(error: BaseException) -> ErrorCode:
+    if type(error).__name__ == "RedisClusterException" and error.__cause__ is not None:
+        return _code(error.__cause__)  # no node could be asked, each for a reason such as this
     found = next((table()[kind] for kind in type(error).__mro__ if kind in table()), ErrorCode.INTERNAL)
-    if found is ErrorCode.INTERNAL:
-        word = str(error).split(" ", 1)[0]
-        return _BY_REPLY.get(word, found)
-    return found
+    if found is not ErrorCode.INTERNAL:
+        return found
+    text = str(error)
+    if _FORBIDDEN_IN_SCRIPT in text:
+        return ErrorCode.PERMISSION_DENIED
+    return _BY_REPLY.get(text.split(" ", 1)[0], found)
 
 
 def _text(error: BaseException) -> str:

@@ -119,8 +119,8 @@ class RedisLink:
 
 
 def _page(answer: Any) -> tuple[Any, list[bytes]]:
-    """A node asked through the cluster client answers under its name."""
-    if isinstance(answer, dict):
-        (answer,) = answer.values()
+    """Take an answer of SCAN apart; a cluster client puts the cursor under the name of the node."""
     cursor, found = answer
+    if isinstance(cursor, dict):
+        (cursor,) = cursor.values()
     return cursor, list(found)

@@ -127,6 +127,7 @@ class ClusterRoute:
             **common,
             **_security(settings),
         )
+        self._initialising: asyncio.Future[Any] | None = None
         self._is_closed = False
 
     async def ask(self, command: tuple[Any, ...], *, repeatable: bool) -> Any:
@@ -152,16 +153,28 @@ class ClusterRoute:
             raise explained(error) from error
 
     async def _initialised(self) -> None:
-        """Know the slots, so that a failure to learn them is no lost answer."""
+        """Know the slots, so that a failure to learn them is no lost answer.
+
+        A caller that leaves does not interrupt it: the client would forget connections that it has just opened.
+        """
+        if self._client.get_default_node() is not None:
+            return
+        if self._initialising is None or self._initialising.done():
+            self._initialising = asyncio.ensure_future(self._client.initialize())
         try:
-            await self._client.initialize()
+            await asyncio.shield(self._initialising)
         except Exception as error:
             raise explained(error) from error
 
     async def close(self) -> None:
         self._is_closed = True
+        if self._initialising is not None:
+            await asyncio.gather(self._initialising, return_exceptions=True)
         with contextlib.suppress(Exception):
             await self._client.aclose()
+        for nodes in ("nodes_cache", "startup_nodes"):  # which it leaves open when it has not learnt the slots
+            with contextlib.suppress(Exception):
+                await self._client.nodes_manager.aclose(nodes)
 
 
 def _to_server(settings: Settings) -> ConnectionPool:
