@@ -56,7 +56,8 @@ def layer(folder: Path, port: int) -> tuple[Server, str]:
     data = ["--data-dir", str(folder / "data")]
     subprocess.run([*ERP, "tenants", "create", "bench", *data], check=True, capture_output=True)
     admin, developer = (_key(role, data) for role in ("admin", "developer"))
-    server = start("layer", [*ERP, "serve", "--port", "0", *data], log=folder / "layer.log")
+    allowed = {"ERP_EGRESS_ALLOW": "127.0.0.1/32"}
+    server = start("layer", [*ERP, "serve", "--port", "0", *data], log=folder / "layer.log", env=allowed)
     config = {"hosts": [f"127.0.0.1:{port}"]}
     _post(server, f"{PATH}/configure", admin, {"connection": "default", "config": config})
     entries = [{"key": f"k{number}", "value": VALUE} for number in range(1000)]

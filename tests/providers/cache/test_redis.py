@@ -18,6 +18,7 @@ from erp.errors import ProviderError
 from erp.providers.cache.redis.provider import RedisCache
 from erp.runtime.context import CallContext
 from erp.runtime.spi import OpenContext
+from erp.vendor_clients.egress import ALLOW_VARIABLE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.live]
 
@@ -26,6 +27,11 @@ pytestmark = [pytest.mark.anyio, pytest.mark.live]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     with single(tmp_path_factory.mktemp("redis")) as made:
         yield made
+
+
+@pytest.fixture(autouse=True)
+def _allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ALLOW_VARIABLE, "127.0.0.1/32")
 
 
 @pytest.fixture(autouse=True)
@@ -308,3 +314,18 @@ async def test_settings_that_do_not_fit_together_are_named(open_context: OpenCon
             RedisCache(config, open_context)
         assert caught.value.code == "invalid_argument"
         assert [error.pointer for error in caught.value.errors] == [pointer]
+
+
+async def test_an_address_that_the_operator_does_not_allow_is_not_connected_to(
+    server: RedisServer, open_context: OpenContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(ALLOW_VARIABLE)
+    before = server.ask("INFO", "stats")["total_connections_received"]
+    for config in (settings(server.port), {"mode": "cluster", "hosts": [server.address]}):
+        cache = RedisCache(config, open_context)
+        refused = await refusal(cache.open())
+        await cache.close()
+        assert refused.code == "failed_precondition"
+        assert ALLOW_VARIABLE in refused.message
+
+    assert server.ask("INFO", "stats")["total_connections_received"] == before + 1, "only that of the question"

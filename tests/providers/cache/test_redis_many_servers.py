@@ -20,12 +20,20 @@ from erp.runtime.conformance.case import Case, cases_for
 from erp.runtime.conformance.plugin import Suite, judge
 from erp.runtime.context import CallContext
 from erp.runtime.spi import OpenContext
+from erp.vendor_clients.egress import ALLOW_VARIABLE
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(180)]
 
 SLOT = key_slot(b"erp:{acme/default}:e:")
 FAILED_OVER_SECONDS = 30
 """Generous: this machine may be busy. The sentinels take a master for down after one second."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _allowed() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ALLOW_VARIABLE, "127.0.0.1/32")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +147,37 @@ async def test_a_slot_that_moves_is_followed_while_it_moves_and_after(
     assert nodes.owner(SLOT) is target
     await cache.close()
     await bus.close()
+
+
+@pytest.mark.anyio
+async def test_servers_that_sentinels_name_are_judged_too(
+    behind: Watched, open_context: OpenContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ALLOW_VARIABLE, ",".join(f"127.0.0.1/32:{one.port}" for one in behind.sentinels))
+    cache = RedisCache(of_sentinels(behind), open_context)
+    with pytest.raises(ProviderError) as caught:
+        await cache.open()
+    await cache.close()
+
+    assert caught.value.code == "failed_precondition"
+    assert ALLOW_VARIABLE in caught.value.message
+
+
+@pytest.mark.anyio
+async def test_nodes_that_a_cluster_names_are_judged_too(
+    nodes: Cluster, open_context: OpenContext, ctx: CallContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = nodes.owner(SLOT)
+    other = next(node for node in nodes.nodes if node is not owner)
+    monkeypatch.setenv(ALLOW_VARIABLE, f"127.0.0.1/32:{other.port}")
+    cache = RedisCache({**of_cluster(nodes), "hosts": [other.address]}, open_context)
+    with pytest.raises(ProviderError) as caught:
+        await cache.open()
+        await cache.increment(api.IncrementRequest(key="n"), ctx)
+    await cache.close()
+
+    assert caught.value.code == "failed_precondition"
+    assert ALLOW_VARIABLE in caught.value.message
 
 
 _suites: dict[str, Suite] = {}

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from erp.runtime.spi import ErrorCode, Health, ProviderError
+from erp.vendor_clients.guarded_tcp import permitted_address
 from erp.vendor_clients.redis.keyspace import literal
 from erp.vendor_clients.redis.scripts import Script
 from erp.vendor_clients.redis.settings import Settings
@@ -30,10 +31,13 @@ class RedisLink:
         """Connect, and see that the server lets us in.
 
         Raises:
-            ProviderError: ``unavailable``, ``unauthenticated``, ``invalid_argument`` (the certificate is unreadable).
+            ProviderError: ``unavailable``, ``unauthenticated``, ``failed_precondition`` (the operator does not allow the
+                address, or the certificates of the authority are unreadable).
         """
         from erp.vendor_clients.redis.routes import route_of
 
+        for host, port in self._settings.addresses:
+            await _judge(host, port)
         self._route = route_of(self._settings)
         await self.run("PING")
 
@@ -116,6 +120,15 @@ class RedisLink:
         except TimeoutError:
             message = f"All {self._settings.max_connections} connections to Redis were busy for {seconds:g} s."
             raise ProviderError(ErrorCode.UNAVAILABLE, message, retry_after_seconds=1.0) from None
+
+
+async def _judge(host: str, port: int) -> None:
+    """Refuse an address that is not allowed; one of several that has no address now may be down."""
+    try:
+        await permitted_address(host, port)
+    except ProviderError as error:
+        if error.code is not ErrorCode.UNAVAILABLE:
+            raise
 
 
 def _page(answer: Any) -> tuple[Any, list[bytes]]:

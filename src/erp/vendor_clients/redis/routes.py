@@ -2,22 +2,28 @@
 
 Every route does exactly one attempt: what may be repeated is for the layer to know. Redirections of a cluster (``MOVED``,
 ``ASK``) are followed, because the node that redirects has done nothing.
+
+Imported when a connection is opened: redis-py is heavy.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from erp.runtime.spi import ProviderError
-from erp.vendor_clients.redis.failures import explained, lost
-from erp.vendor_clients.redis.settings import Settings
+from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.connection import Connection, ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError
+from redis.maint_notifications import MaintNotificationsConfig
 
-if TYPE_CHECKING:
-    from redis.asyncio.cluster import RedisCluster
-    from redis.asyncio.connection import Connection, ConnectionPool
-    from redis.asyncio.sentinel import Sentinel
+from erp.vendor_clients.redis.connecting import guarded
+from erp.vendor_clients.redis.failures import after_sending, explained
+from erp.vendor_clients.redis.settings import Address, Settings
 
 PROTOCOL = 3
 """RESP3: since Redis 6 and in every Valkey."""
@@ -43,9 +49,7 @@ class Route(Protocol):
 
 def route_of(settings: Settings) -> Route:
     """Return the route that the settings describe; nothing is connected yet."""
-    if settings.mode == "cluster":
-        return ClusterRoute(settings)
-    return PoolRoute(settings)
+    return ClusterRoute(settings) if settings.mode == "cluster" else PoolRoute(settings)
 
 
 class PoolRoute:
@@ -54,30 +58,12 @@ class PoolRoute:
     def __init__(self, settings: Settings) -> None:
         self._answer_seconds = settings.answer_timeout_seconds
         self._is_closed = False
-        self._sentinel: Sentinel | None = None
-        self._pool: ConnectionPool = self._to_master(settings) if settings.mode == "sentinel" else _to_server(settings)
-
-    def _to_master(self, settings: Settings) -> ConnectionPool:
-        from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
-
-        asked = {
-            **_security(settings),
-            "password": settings.sentinel_password,
-            "socket_timeout": settings.connect_timeout_seconds,
-            "socket_connect_timeout": settings.connect_timeout_seconds,
-            "retry": _never(),
-            "ssl": settings.tls,
-        }
-        self._sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis-py annotates most, not this
-            list(settings.addresses), sentinel_kwargs=asked
-        )
-        return SentinelConnectionPool(  # type: ignore[no-untyped-call]
-            settings.sentinel_service, self._sentinel, ssl=settings.tls, **_common(settings), **_security(settings)
-        )
+        self._sentinel = _sentinel(settings) if settings.mode == "sentinel" else None
+        self._pool = _pool(settings) if self._sentinel is None else _pool_of_master(settings, self._sentinel)
 
     async def ask(self, command: tuple[Any, ...], *, repeatable: bool) -> Any:
         try:
-            connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+            connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py annotates most
         except Exception as error:
             raise explained(error) from error
         try:
@@ -91,8 +77,6 @@ class PoolRoute:
         return await self.ask(command, repeatable=True)
 
     async def _exchange(self, connection: Connection, command: tuple[Any, ...], *, repeatable: bool) -> Any:
-        from redis.exceptions import NoScriptError
-
         try:
             async with asyncio.timeout(self._answer_seconds):
                 await connection.send_packed_command(connection.pack_command(*command), check_health=False)
@@ -100,7 +84,7 @@ class PoolRoute:
         except NoScriptError:
             raise
         except Exception as error:
-            raise (lost(error, repeatable=repeatable) if _is_lost(error) else explained(error)) from error
+            raise after_sending(error, repeatable=repeatable) from error
 
     async def close(self) -> None:
         self._is_closed = True
@@ -115,31 +99,27 @@ class ClusterRoute:
     """The cluster client of redis-py, which knows the slots and follows redirections."""
 
     def __init__(self, settings: Settings) -> None:
-        from redis.asyncio.cluster import ClusterNode, RedisCluster
-
         common = _common(settings)
         del common["db"], common["retry"]
-        self._client: RedisCluster = RedisCluster(
-            startup_nodes=[ClusterNode(*address) for address in settings.addresses],
-            retry=_never(),
-            socket_timeout=settings.answer_timeout_seconds,
-            ssl=settings.tls,
-            **common,
-            **_security(settings),
+        nodes = [ClusterNode(*address) for address in settings.addresses]
+        self._client = RedisCluster(
+            startup_nodes=nodes, retry=_never(), socket_timeout=settings.answer_timeout_seconds, **common
         )
+        kind = guarded(Connection, settings)
+        self._client.connection_kwargs["connection_class"] = kind  # of every node that will be learnt
+        for node in self._client.nodes_manager.startup_nodes.values():
+            node.connection_class = kind
         self._initialising: asyncio.Future[Any] | None = None
         self._is_closed = False
 
     async def ask(self, command: tuple[Any, ...], *, repeatable: bool) -> Any:
-        from redis.exceptions import NoScriptError
-
         await self._initialised()
         try:
             return await self._client.execute_command(*command)
         except NoScriptError:
             raise
         except Exception as error:
-            raise (lost(error, repeatable=repeatable) if _is_lost(error) else explained(error)) from error
+            raise after_sending(error, repeatable=repeatable) from error
         finally:
             if self._is_closed:  # it was still connecting when the client was closed
                 await self.close()
@@ -177,17 +157,39 @@ class ClusterRoute:
                 await self._client.nodes_manager.aclose(nodes)
 
 
-def _to_server(settings: Settings) -> ConnectionPool:
-    from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection
-
+def _pool(settings: Settings) -> ConnectionPool:
     host, port = settings.addresses[0]
-    kind = SSLConnection if settings.tls else Connection
-    return ConnectionPool(kind, host=host, port=port, **_common(settings), **_security(settings))
+    return ConnectionPool(guarded(Connection, settings), host=host, port=port, **_common(settings))
+
+
+def _pool_of_master(settings: Settings, sentinel: Sentinel) -> ConnectionPool:
+    kind = guarded(SentinelManagedConnection, settings)
+    return SentinelConnectionPool(  # type: ignore[no-untyped-call]
+        settings.sentinel_service, sentinel, connection_class=kind, **_common(settings)
+    )
+
+
+def _sentinel(settings: Settings) -> Sentinel:
+    made = Sentinel([])  # type: ignore[no-untyped-call]
+    made.sentinels = [_sentinel_at(address, settings) for address in settings.addresses]
+    return made
+
+
+def _sentinel_at(address: Address, settings: Settings) -> Redis:
+    host, port = address
+    pool = ConnectionPool(
+        guarded(Connection, settings),
+        host=host,
+        port=port,
+        password=settings.sentinel_password,
+        socket_timeout=settings.connect_timeout_seconds,
+        socket_connect_timeout=settings.connect_timeout_seconds,
+        retry=_never(),
+    )
+    return Redis.from_pool(pool)
 
 
 def _common(settings: Settings) -> dict[str, Any]:
-    from redis.maint_notifications import MaintNotificationsConfig
-
     return {
         "db": settings.database,
         "username": settings.username,
@@ -202,22 +204,5 @@ def _common(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _security(settings: Settings) -> dict[str, Any]:
-    """The server's certificate and name are always verified."""
-    return {"ssl_ca_data": settings.tls_ca, "ssl_cert_reqs": "required"} if settings.tls else {}
-
-
-def _never() -> Any:
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-
+def _never() -> Retry:
     return Retry(NoBackoff(), 0)
-
-
-def _is_lost(error: Exception) -> bool:
-    """Whether the request was sent and no answer came; an answer that is an error is another matter."""
-    from redis import exceptions
-
-    if isinstance(error, ProviderError):
-        return False
-    return type(error) in {exceptions.ConnectionError, exceptions.TimeoutError} or isinstance(error, OSError)
