@@ -42,6 +42,15 @@ def eventually(holds: Callable[[], object], what: str) -> None:
         time.sleep(0.05)
 
 
+def reachable(port: int) -> bool:
+    """Whether somebody listens on ``port``."""
+    try:
+        socket.create_connection((HOST, port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
 class RedisServer:
     """One process; its folder and port stay when it is killed and started again."""
 
@@ -62,15 +71,8 @@ class RedisServer:
         command = ["redis-server", *self._options, "--port", str(self.port), "--bind", HOST, "--dir", str(self.folder)]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        eventually(self._answers, f"{' '.join(command)} answers")
+        eventually(lambda: reachable(self.port), f"{' '.join(command)} answers")
         return self
-
-    def _answers(self) -> bool:
-        try:
-            with socket.create_connection((HOST, self.port), 1):
-                return True
-        except OSError:
-            return False
 
     @contextlib.contextmanager
     def client(self) -> Iterator[Redis]:

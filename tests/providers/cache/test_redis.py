@@ -6,11 +6,13 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.certificates import certificates
 from tests.support.losing_proxy import losing_proxy
-from tests.support.redis_servers import PASSWORD, RedisServer, single
+from tests.support.redis_servers import PASSWORD, RedisServer, free_port, single
 from tests.support.redis_servers import eventually as now_and_then
 
 from erp.contracts.models import cache as api
@@ -329,3 +331,26 @@ async def test_an_address_that_the_operator_does_not_allow_is_not_connected_to(
         assert ALLOW_VARIABLE in refused.message
 
     assert server.ask("INFO", "stats")["total_connections_received"] == before + 1, "only that of the question"
+
+
+async def test_tls_proves_the_server(tmp_path: Path, open_context: OpenContext, ctx: CallContext) -> None:
+    made, foreign = certificates(tmp_path / "own"), certificates(tmp_path / "foreign")
+    files = ("--tls-cert-file", str(made.certificate), "--tls-key-file", str(made.key), "--tls-auth-clients", "no")
+    port = free_port()
+    with single(tmp_path / "redis", "--tls-port", str(port), *files, "--tls-ca-cert-file", str(made.authority_file)):
+        cache = RedisCache(settings(port, tls=True, tls_ca=made.authority), open_context)
+        await cache.open()
+        await cache.set(api.SetRequest(key="k", value=1), ctx)
+        assert (await cache.get(api.GetRequest(key="k"), ctx)).found is True
+        await cache.close()
+        wrong = RedisCache(settings(port, tls=True, tls_ca=foreign.authority), open_context)
+        refused = await refusal(wrong.open())
+        await wrong.close()
+        broken = RedisCache(settings(port, tls=True, tls_ca="-----BEGIN CERTIFICATE-----"), open_context)
+        unreadable = await refusal(broken.open())
+        await broken.close()
+
+    assert refused.code == "failed_precondition"
+    assert "tls_ca" in refused.message
+    assert unreadable.code == "failed_precondition"
+    assert "PEM" in unreadable.message

@@ -46,6 +46,9 @@ _BY_REPLY: Mapping[str, ErrorCode] = {
 _FORBIDDEN_IN_SCRIPT = "The user executing the script can't"
 """How Redis refuses a command of a script; it has no code of its own."""
 
+CERTIFICATE = "CERTIFICATE_VERIFY_FAILED"
+"""What OpenSSL's text contains; redis-py keeps the text alone."""
+
 _MESSAGES: Mapping[ErrorCode, str] = {
     ErrorCode.UNAUTHENTICATED: "Redis refused the user name or password.",
     ErrorCode.PERMISSION_DENIED: "The Redis user may not run a command that is needed; see the README for its rights.",
@@ -60,6 +63,9 @@ def explained(error: BaseException) -> ProviderError:
     refused = _refusal(error)
     if refused is not None:
         return ProviderError(refused.code, refused.message, retry_after_seconds=refused.retry_after_seconds)
+    if CERTIFICATE in str(error):
+        message = "The server's certificate is not trusted or is another one's; name its authority in tls_ca."
+        return ProviderError(ErrorCode.FAILED_PRECONDITION, message, detail=_text(error))
     code = _code(error)
     pause = RETRY_SECONDS if code is ErrorCode.UNAVAILABLE else None
     return ProviderError(code, _MESSAGES[code], detail=_text(error), retry_after_seconds=pause)

@@ -10,6 +10,7 @@ from typing import Any
 
 from erp.providers.cache.memcached.wire import NOTHING, Reply, ReplyError, Wire
 from erp.runtime.spi import ErrorCode, ProviderError
+from erp.vendor_clients.guarded_tcp import tls_for
 
 TOO_LARGE = "object too large"
 
@@ -71,6 +72,9 @@ class Server:
         try:
             async with asyncio.timeout(self._config.get("connect_timeout_seconds", 5.0)):
                 wire = await Wire.connect(self._host, self._port, self._tls(), self._credentials())
+        except ssl.SSLCertVerificationError as error:
+            message = "The server's certificate is not trusted or is another one's; name its authority in tls_ca."
+            raise ProviderError(ErrorCode.FAILED_PRECONDITION, message, detail=str(error)) from error
         except (OSError, EOFError) as error:
             message = f"Memcached at {self.address} cannot be reached."
             detail = f"{type(error).__name__}: {error}"
@@ -106,7 +110,9 @@ class Server:
         return self._config.get("username", ""), self._config["password"]
 
     def _tls(self) -> ssl.SSLContext | None:
-        return ssl.create_default_context(cadata=self._config.get("tls_ca")) if self._config.get("tls") else None
+        if not self._config.get("tls"):
+            return None
+        return tls_for(self._host, verify=True, authority=self._config.get("tls_ca"))
 
     async def close(self) -> None:
         """Hang up; calls under way end with an error."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from erp.runtime.spi import ErrorCode, ProviderError
+from erp.vendor_clients.guarded_tcp import permitted_address
 
 PIPELINED = 100
 """Requests sent before their answers are read; what they take fits into the buffers of a socket."""
@@ -48,13 +49,15 @@ class Wire:
     async def connect(
         cls, host: str, port: int, tls: ssl.SSLContext | None, credentials: tuple[str, str] | None
     ) -> Wire:
-        """Connect and sign in.
+        """Connect where the operator allows it, and sign in.
 
         Raises:
             OSError: nobody answers.
-            ProviderError: ``unauthenticated``; ``failed_precondition`` when credentials are given and not asked for.
+            ProviderError: ``unauthenticated``; ``failed_precondition`` when the operator does not allow the address, or
+                credentials are given and not asked for.
         """
-        reader, writer = await asyncio.open_connection(host, port, ssl=tls, limit=MAX_LINE_BYTES)
+        address = await permitted_address(host, port)
+        reader, writer = await asyncio.open_connection(address, port, ssl=tls, limit=MAX_LINE_BYTES)
         wire = cls(reader, writer)
         try:
             await wire._sign_in(credentials)
