@@ -88,6 +88,11 @@ class RedisServer:
         with self.client() as client:
             return client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py annotates most, not this
 
+    def facts(self, section: str) -> dict[str, str]:
+        """A section of INFO."""
+        with self.client() as client:
+            return {name: str(value) for name, value in client.info(section).items()}
+
     def kill(self) -> None:
         """End it as a failing machine would. Safe twice."""
         process, self._process = self._process, None
@@ -144,17 +149,13 @@ class Watched:
         master, replica = self.servers
         master.start()
         replica.start().ask("REPLICAOF", HOST, master.port)
-        eventually(lambda: "master_link_status:up" in self._facts(replica), "the replica follows the master")
+        eventually(
+            lambda: replica.facts("replication").get("master_link_status") == "up", "the replica follows the master"
+        )
         for sentinel in self.sentinels:
             sentinel.start()
         eventually(lambda: all(map(self._sees_all, self.sentinels)), "the sentinels know each other and the replica")
         return self
-
-    @staticmethod
-    def _facts(server: RedisServer) -> str:
-        with server.client() as client:
-            found = client.info("replication")
-        return "".join(f"{name}:{value}\n" for name, value in found.items())
 
     @staticmethod
     def _sees_all(sentinel: RedisServer) -> bool:

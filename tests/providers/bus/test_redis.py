@@ -304,3 +304,17 @@ async def test_a_full_server_refuses_to_publish_and_loses_nothing(
     assert caught.value.code == "unavailable"
     assert ids(await pulled(bus, ctx)) == ["kept"]
     assert (await bus.publish(wanted("refused"), ctx)).duplicate is False
+
+
+async def test_a_server_that_may_drop_events_is_refused(server: RedisServer, open_context: OpenContext) -> None:
+    server.ask("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
+    bus = RedisBus(settings(server.port), open_context)
+    try:
+        with pytest.raises(ProviderError) as caught:
+            await bus.open()
+    finally:
+        server.ask("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
+        await bus.close()
+
+    assert caught.value.code == "failed_precondition"
+    assert "noeviction" in caught.value.message

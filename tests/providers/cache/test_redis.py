@@ -236,6 +236,43 @@ async def test_tags_of_entries_that_have_died_take_no_memory(
     now_and_then(lambda: server.ask("DBSIZE") == 0, "Redis drops what has expired, and nothing else is there")
 
 
+async def test_tags_are_refused_where_redis_may_drop_them_and_outlive_entries_where_it_may_not(
+    server: RedisServer, open_context: OpenContext, ctx: CallContext
+) -> None:
+    used = int(server.facts("memory")["used_memory"])
+    server.ask("CONFIG", "SET", "maxmemory", used + 3_000_000, "maxmemory-policy", "allkeys-lru")
+    try:
+        cache = RedisCache(settings(server.port), open_context)
+        await cache.open()
+        refused = await refusal(cache.set(api.SetRequest(key="k", value=1, tags=["t"]), ctx))
+        assert (await cache.get(api.GetRequest(key="k"), ctx)).found is False
+        await cache.set(api.SetRequest(key="k", value=1), ctx)
+        await cache.close()
+        server.ask("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+        cache = RedisCache(settings(server.port), open_context)
+        await cache.open()
+        keys = [f"k{number}" for number in range(5000)]
+        for begin in range(0, 5000, 1000):
+            made = [
+                api.Entry(key=key, value="x" * 900, tags=["t"], ttl_seconds=60) for key in keys[begin : begin + 1000]
+            ]
+            await cache.set_many(api.SetManyRequest(entries=made), ctx)
+        evicted = int(server.facts("stats")["evicted_keys"])
+        removed = (await cache.invalidate_tags(api.InvalidateTagsRequest(tags=["t"]), ctx)).removed
+        left = 0
+        for begin in range(0, 5000, 1000):
+            items = (await cache.get_many(api.GetManyRequest(keys=keys[begin : begin + 1000]), ctx)).items
+            left += sum(item.found for item in items)
+        await cache.close()
+    finally:
+        server.ask("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
+
+    assert refused.code == "failed_precondition"
+    assert "allkeys-lru" in refused.message
+    assert evicted > 0
+    assert (removed + evicted, left) == (5000, 0)
+
+
 async def test_an_entry_that_is_read_stays_under_its_tag_and_its_ttl_ends_it_all_the_same(
     cache: RedisCache, ctx: CallContext
 ) -> None:

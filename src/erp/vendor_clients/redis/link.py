@@ -104,6 +104,23 @@ class RedisLink:
             if not int(cursor):
                 return
 
+    async def facts(self, section: str, key: str) -> dict[str, str]:
+        """Return a section of ``INFO`` of the server, or of the node of a cluster that holds ``key``.
+
+        Raises:
+            ProviderError: as ``run``; ``permission_denied`` when the user may not ask.
+        """
+        route = self._open_route()
+        await self._enter()
+        try:
+            answer = await route.ask_owner(key, ("INFO", section))
+        finally:
+            self._places.release()
+        if isinstance(answer, dict):  # a cluster client has read it already
+            return {name: str(value) for name, value in answer.items()}
+        lines = (line.partition(":") for line in answer.decode().splitlines())
+        return {name: value for name, _, value in lines}
+
     def _open_route(self) -> Route:
         if self._route is None:
             raise ProviderError(ErrorCode.UNAVAILABLE, "The connection to Redis is closed.", retry_after_seconds=1.0)

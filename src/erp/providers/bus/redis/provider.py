@@ -42,6 +42,7 @@ from erp.contracts.models.bus import (
 from erp.providers.bus.redis import letters, steps
 from erp.providers.bus.redis.arrivals import Arrivals
 from erp.runtime.spi import UNSET, CallContext, Config, ErrorCode, ErrorTable, Health, OpenContext, ProviderError
+from erp.vendor_clients.redis.eviction import Eviction
 from erp.vendor_clients.redis.keyspace import Keyspace
 from erp.vendor_clients.redis.link import RedisLink
 from erp.vendor_clients.redis.scripts import Script
@@ -72,6 +73,7 @@ class RedisBus:
 
     async def open(self) -> None:
         await self._link.open()
+        await Eviction(self._link, self._base).refuse("Events cannot be kept")
 
     async def close(self) -> None:
         await self._arrivals.close()

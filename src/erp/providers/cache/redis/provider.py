@@ -45,6 +45,7 @@ from erp.runtime.spi import (
     OpenContext,
     ProviderError,
 )
+from erp.vendor_clients.redis.eviction import Eviction
 from erp.vendor_clients.redis.keyspace import Keyspace
 from erp.vendor_clients.redis.link import RedisLink
 from erp.vendor_clients.redis.scripts import Script
@@ -73,6 +74,7 @@ class RedisCache:
         self._tags = keyspace.of("t")
         self._link = RedisLink(settings)
         self._versions = Versions()
+        self._eviction = Eviction(self._link, self._entries)
 
     async def open(self) -> None:
         await self._link.open()
@@ -115,7 +117,7 @@ class RedisCache:
 
     async def expire(self, request: ExpireRequest, context: CallContext) -> ExpireResult:  # noqa: ARG002
         lifetime = milliseconds(request.ttl_seconds)
-        found = await self._step(steps.EXPIRE, [request.key], [request.key, lifetime])
+        found = await self._step(steps.EXPIRE, [request.key, lifetime])
         return ExpireResult(found=found == 1)
 
     async def touch(self, request: TouchRequest, context: CallContext) -> TouchResult:  # noqa: ARG002
@@ -124,7 +126,7 @@ class RedisCache:
     async def increment(self, request: IncrementRequest, context: CallContext) -> IncrementResult:  # noqa: ARG002
         lifetime = 0 if request.ttl_seconds is UNSET else milliseconds(request.ttl_seconds)
         arguments = [request.key, self._versions.next(), request.by, request.initial, lifetime]
-        done, value, version = await self._step(steps.INCREMENT, [request.key], arguments, repeatable=False)
+        done, value, version = await self._step(steps.INCREMENT, arguments, repeatable=False)
         if not done:
             raise ProviderError(ErrorCode.FAILED_PRECONDITION, _REFUSALS[value])
         return IncrementResult(value=int(value), version=version.decode())
@@ -144,7 +146,7 @@ class RedisCache:
     async def invalidate_tags(self, request: InvalidateTagsRequest, context: CallContext) -> InvalidateTagsResult:
         removed, is_left = 0, True
         while is_left:
-            gone, is_left = await self._step(steps.DELETE_TAGGED, [], [REMOVED_AT_ONCE, *request.tags])
+            gone, is_left = await self._step(steps.DELETE_TAGGED, [REMOVED_AT_ONCE, *request.tags])
             removed += gone
         context.emit("invalidated", {"tags": request.tags, "removed": removed})
         return InvalidateTagsResult(removed=removed)
@@ -157,12 +159,12 @@ class RedisCache:
         return InvalidatePrefixResult(removed=removed)
 
     async def _delete(self, names: Sequence[str | bytes]) -> int:
-        removed: int = await self._step(steps.DELETE, [], names)
+        removed: int = await self._step(steps.DELETE, names)
         return removed
 
     async def _touch(self, seen: Sequence[tuple[str, str]]) -> list[int]:
         """Restart the time to idle of entries that are still those that were seen (a version, or ``""`` for any)."""
-        found: list[int] = await self._step(steps.TOUCH, [], [text for pair in seen for text in pair])
+        found: list[int] = await self._step(steps.TOUCH, [text for pair in seen for text in pair])
         return found
 
     async def _write(
@@ -172,16 +174,17 @@ class RedisCache:
         *,
         repeatable: bool,
     ) -> tuple[int, bytes]:
+        if any(one.tags for one, _ in wanted):
+            await self._eviction.refuse("Tags cannot be kept")
         arguments = [part for one, version in wanted for part in _parts(one, version)]
-        stored, present = await self._step(steps.WRITE, [], [expected, *arguments], repeatable=repeatable)
+        stored, present = await self._step(steps.WRITE, [expected, *arguments], repeatable=repeatable)
         return stored, present
 
-    async def _step(
-        self, script: Script, names: Sequence[str], arguments: Sequence[Any], *, repeatable: bool = True
-    ) -> Any:
-        """Run a script; its first key says to which node of a cluster it goes."""
-        keys = [self._entries + name for name in names] or [self._entries]
-        return await self._link.script(script, keys, [self._entries, self._tags, *arguments], repeatable=repeatable)
+    async def _step(self, script: Script, arguments: Sequence[Any], *, repeatable: bool = True) -> Any:
+        """Run a script; its key says to which node of a cluster it goes."""
+        return await self._link.script(
+            script, [self._entries], [self._entries, self._tags, *arguments], repeatable=repeatable
+        )
 
 
 def _parts(wanted: SetRequest | CompareAndSetRequest | Entry, version: str) -> list[Any]:

@@ -1,8 +1,9 @@
 """What Redis does to entries in one indivisible step.
 
 All keys of a connection have one hash tag, so a script may compute further ones (an entry's tags) on any node of a cluster.
-A tag is a sorted set of the keys that carry it, each with the time when its entry dies: those that have died are dropped at
-every write of the tag, and the set itself dies with the last of them.
+A tag is a sorted set of the keys that carry it, each with the time when its entry dies. It has no lifetime of its own, or
+Redis could drop it when it is full and its entries would outlive an invalidation. Keys whose entries have died are dropped
+at every write of the tag; and every write of any tag looks at a few tags (``INDEX``) whose last entry has died.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from erp.vendor_clients.redis.scripts import Script
 
 _COMMON = f"""
 local ENTRIES, TAGS = ARGV[1], ARGV[2]
+local INDEX = string.sub(TAGS, 1, -2)
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
@@ -33,19 +35,28 @@ local function facts_of(name)
   return facts
 end
 
+local function prune(tag)
+  local key = TAGS .. tag
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', whole(now))
+  local last = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
+  if last then redis.call('ZADD', INDEX, last, tag) else redis.call('ZREM', INDEX, tag) end
+end
+
 local function untag(name, facts)
-  for _, tag in ipairs(facts.tags) do redis.call('ZREM', TAGS .. tag, name) end
+  for _, tag in ipairs(facts.tags) do
+    redis.call('ZREM', TAGS .. tag, name)
+    prune(tag)
+  end
 end
 
 local function tag(name, tags, dies)
   local score = dies > 0 and whole(dies) or '+inf'
   for _, one in ipairs(tags) do
-    local key = TAGS .. one
-    redis.call('ZREMRANGEBYSCORE', key, '-inf', whole(now))
-    redis.call('ZADD', key, score, name)
-    local last = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
-    if last == 'inf' then redis.call('PERSIST', key) else redis.call('PEXPIREAT', key, whole(tonumber(last) + 1)) end
+    redis.call('ZADD', TAGS .. one, score, name)
+    prune(one)
   end
+  if #tags == 0 then return end
+  for _, one in ipairs(redis.call('ZRANGEBYSCORE', INDEX, '-inf', whole(now), 'LIMIT', 0, 5)) do prune(one) end
 end
 
 local function end_of(idle, dies)
@@ -164,6 +175,7 @@ for i = 4, #ARGV do
       removed = removed + 1
     else
       redis.call('ZREM', key, name)
+      prune(ARGV[i])
     end
   end
   if left == 0 then return {removed, 1} end
