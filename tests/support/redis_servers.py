@@ -205,8 +205,12 @@ class Cluster:
         create = ["redis-cli", "-a", PASSWORD, "--no-auth-warning", "--cluster", "create", *addresses, "--cluster-yes"]
         made = subprocess.run(create, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
         assert made.returncode == 0, made.stdout + made.stderr
-        eventually(self._is_whole, "every node knows that the cluster is whole")
+        self.wait()
         return self
+
+    def wait(self) -> None:
+        """Wait until every node serves."""
+        eventually(self._is_whole, "every node knows that the cluster is whole")
 
     def _is_whole(self) -> bool:
         try:

@@ -15,9 +15,9 @@ VARIABLE = "ERP_TEST_MEMCACHED"
 
 
 def config(address: str) -> Mapping[str, Any]:
-    """Return the configuration for the server at ``address``, a URL; its network is allowed to tenants meanwhile."""
+    """Return the configuration for the server at ``address``, a URL or ``host:port``; its network is allowed to tenants meanwhile."""
     os.environ.setdefault(ALLOW_VARIABLE, "127.0.0.1/32")
-    url = urlsplit(address)
+    url = urlsplit(address if "://" in address else f"memcached://{address}")
     # What an earlier run has left on the server must not be met.
     found = {"hosts": [f"{url.hostname}:{url.port or 11211}"], "key_prefix": f"test-{secrets.token_hex(6)}"}
     if url.password:

@@ -180,6 +180,29 @@ async def test_nodes_that_a_cluster_names_are_judged_too(
     assert ALLOW_VARIABLE in caught.value.message
 
 
+@pytest.mark.anyio
+async def test_a_node_that_dies_is_said_to_be_down_and_used_again_when_it_is_back(
+    nodes: Cluster, open_context: OpenContext, ctx: CallContext
+) -> None:
+    cache = RedisCache({**of_cluster(nodes), "connect_timeout_seconds": 1}, open_context)
+    await cache.open()
+    await cache.set(api.SetRequest(key="k", value=1), ctx)
+    owner = nodes.owner(SLOT)
+    owner.kill()
+    with pytest.raises(ProviderError) as caught:
+        await cache.get(api.GetRequest(key="k"), ctx)
+    health = await cache.health()
+    owner.start()
+    await eventually(lambda: cache.set(api.SetRequest(key="k", value=2), ctx))
+
+    assert caught.value.code == "unavailable"
+    assert health.status == "down"
+    assert bytes((await cache.get(api.GetRequest(key="k"), ctx)).value) == b"2"
+    assert (await cache.health()).status == "ok"
+    nodes.wait()
+    await cache.close()
+
+
 _suites: dict[str, Suite] = {}
 
 

@@ -47,11 +47,11 @@ class RedisLink:
         if route is not None:
             await route.close()
 
-    async def health(self) -> Health:
-        """Ask for an answer now, and measure how long it took."""
+    async def health(self, key: str) -> Health:
+        """Look for ``key`` now, there or not, and measure how long it took; its node of a cluster must be up and serving."""
         started = time.perf_counter()
         try:
-            await self.run("PING")
+            await self.run("EXISTS", key)
         except ProviderError as error:
             return Health(status="down", message=error.message)
         return Health(status="ok", latency_ms=round((time.perf_counter() - started) * 1000, 3))

@@ -80,7 +80,7 @@ class RedisBus:
         await self._link.close()
 
     async def health(self) -> Health:
-        return await self._link.health()
+        return await self._link.health(self._base)
 
     async def work(self, context: CallContext) -> datetime.datetime | None:  # noqa: ARG002
         """Remove what is older than the retention; come again when the next event is."""

@@ -83,7 +83,7 @@ class RedisCache:
         await self._link.close()
 
     async def health(self) -> Health:
-        return await self._link.health()
+        return await self._link.health(self._entries)
 
     async def get(self, request: GetRequest, context: CallContext) -> GetResult:  # noqa: ARG002
         raw = await self._link.run("GET", self._entries + request.key)
