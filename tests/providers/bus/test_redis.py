@@ -318,3 +318,24 @@ async def test_a_server_that_may_drop_events_is_refused(server: RedisServer, ope
 
     assert caught.value.code == "failed_precondition"
     assert "noeviction" in caught.value.message
+
+
+async def test_the_rights_that_the_readme_names_are_enough(
+    server: RedisServer, open_context: OpenContext, ctx: CallContext
+) -> None:
+    rights = ["+@read", "+@write", "+@scripting", "+@connection", "+time", "+info"]
+    server.ask("ACL", "SETUSER", "erp", "on", ">secret", "~erp:*", *rights)
+    bus = RedisBus(settings(server.port, username="erp", password="secret", max_deliveries=1), open_context)
+    await bus.open()
+    await published(bus, ctx, "a", "b", key="k")
+    await nacked(bus, ctx, *await pulled(bus, ctx, max_events=1))
+    assert ids(await pulled(bus, ctx)) == ["b"]
+    (letter,) = (await bus.list_dead_letters(api.ListDeadLettersRequest(), ctx)).items
+    await bus.requeue_dead_letters(api.RequeueDeadLettersRequest(ids=[letter.id]), ctx)
+    lag = await bus.lag(api.LagRequest(topic="t", group="g"), ctx)
+    await bus.replay(api.ReplayRequest(topic="t", group="g", from_position="0-0"), ctx)
+
+    assert lag.unacknowledged == 2
+    assert ids(await pulled(bus, ctx)) == ["a", "b"]
+    assert await bus.work(ctx) is not None
+    await bus.close()
