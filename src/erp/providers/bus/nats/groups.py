@@ -1,0 +1,253 @@
+"""The groups of a topic: consumers of JetStream, one for events without a key and one for each ordered lane.
+
+A lane has at most one event with a consumer at a time (``max_ack_pending`` 1), in whatever process: so the server
+itself keeps the order of a key. How often events are delivered is unbounded for the server; the provider sets aside.
+Rules: the JetStream API, and ADR-60 (reset) of https://github.com/nats-io/nats-architecture-and-design.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from erp.providers.bus.nats.channel import Channel, Refused
+from erp.providers.bus.nats.names import UNKEYED, Names, consumer
+from erp.providers.bus.nats.receipts import ACK_WAIT_SECONDS
+from erp.providers.bus.nats.stream import EventStream
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+
+EXISTS = {10013, 10105, 10148}
+CONSUMER_NOT_FOUND = 10014
+RESET_REFUSED = 10204
+MAX_OPEN = 20_000
+LOOK_SECONDS = 1.0
+"""How soon a consumer notices the first events with keys that another process publishes."""
+GRACE_SECONDS = 0.025
+"""How long a lane may take to answer that is silent because its event is with a consumer."""
+NAK = b"-NAK"
+
+
+class Place(NamedTuple):
+    """A group of a topic."""
+
+    topic: str
+    group: str
+
+    @property
+    def consumer(self) -> str:
+        """What the names of its consumers begin with."""
+        return consumer(self.topic, self.group)
+
+
+class _Floor(msgspec.Struct):
+    stream_seq: int = 0
+
+
+class ConsumerFacts(msgspec.Struct):
+    """How far a consumer is."""
+
+    config: dict[str, Any]
+    ack_floor: _Floor
+    num_pending: int
+    num_ack_pending: int
+
+
+_facts = msgspec.json.Decoder(ConsumerFacts).decode
+
+
+class Groups:
+    """Makes, asks and moves groups."""
+
+    def __init__(self, channel: Channel, names: Names, stream: EventStream) -> None:
+        self._channel = channel
+        self._names = names
+        self._stream = stream
+        self._made: set[Place] = set()
+        self._places: dict[str, Place] = {}
+        self._keyed: dict[str, set[str]] = {}
+        self._looked: dict[Place, float] = {}
+
+    @property
+    def _lanes(self) -> list[str]:
+        return [UNKEYED, *map(str, range(self._stream.lanes))]
+
+    def forget(self) -> None:
+        """Look again which groups there are: the server may have lost them."""
+        self._made.clear()
+
+    def note(self, topic: str, lane: str) -> None:
+        """Say that there are events in a lane of the topic."""
+        if lane != UNKEYED:
+            self._keyed.setdefault(topic, set()).add(lane)
+
+    async def ensure(self, place: Place, *, from_earliest: bool) -> None:
+        """Make the group where there is none."""
+        if place in self._made:
+            return
+        start = 0 if from_earliest else (await self._stream.facts()).state.last_seq + 1
+        await asyncio.gather(*(self._create(place, lane, start) for lane in self._lanes))
+        self._made.add(place)
+        self._places[place.consumer] = place
+
+    async def _create(self, place: Place, lane: str, start: int) -> None:
+        name = f"{place.consumer}-{lane}"
+        event, requeued = self._names.event(place.topic, lane), self._names.requeued(*place, lane)
+        config: dict[str, Any] = {
+            "name": name,
+            "durable_name": name,
+            "ack_policy": "explicit",
+            "ack_wait": int(ACK_WAIT_SECONDS * 10**9),
+            "max_deliver": -1,
+            "max_ack_pending": MAX_OPEN if lane == UNKEYED else 1,
+            "filter_subjects": [event, requeued],
+            "metadata": {"erp.topic": place.topic, "erp.group": place.group},
+        }
+        config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": start} if start else {"deliver_policy": "all"}
+        body = {"stream_name": self._names.stream, "config": config, "action": "create"}
+        try:
+            await self._channel.api(f"CONSUMER.CREATE.{self._names.stream}.{name}", body)
+        except Refused as refused:
+            if refused.refusal.err_code not in EXISTS:
+                raise
+
+    async def place(self, consumer: str) -> Place | None:
+        """Return whose a consumer is; None when there is none of this name."""
+        if consumer not in self._places:
+            facts = await self._facts(consumer, UNKEYED)
+            if facts is None:
+                return None
+            metadata = facts.config["metadata"]
+            self._places[consumer] = Place(metadata["erp.topic"], metadata["erp.group"])
+        return self._places[consumer]
+
+    async def _facts(self, consumer: str, lane: str) -> ConsumerFacts | None:
+        try:
+            return _facts(await self._channel.api(f"CONSUMER.INFO.{self._names.stream}.{consumer}-{lane}"))
+        except Refused as refused:
+            if refused.refusal.err_code != CONSUMER_NOT_FOUND:
+                raise
+            return None
+
+    async def facts(self, place: Place) -> list[tuple[str, ConsumerFacts]]:
+        """Return how far each lane of a group is; nothing when there is no such group."""
+        found = await asyncio.gather(*(self._facts(place.consumer, lane) for lane in self._lanes))
+        return [(lane, facts) for lane, facts in zip(self._lanes, found, strict=True) if facts is not None]
+
+    async def move(self, place: Place, seq: int) -> None:
+        """Have the group receive what comes after ``seq``."""
+        await self.ensure(place, from_earliest=True)
+        await asyncio.gather(*(self._reset(place, lane, seq + 1) for lane in self._lanes))
+
+    async def _reset(self, place: Place, lane: str, seq: int) -> None:
+        subject = f"{self._names.stream}.{place.consumer}-{lane}"
+        try:
+            await self._channel.api(f"CONSUMER.RESET.{subject}", {"seq": seq})
+        except Refused as refused:
+            if refused.refusal.err_code != RESET_REFUSED:
+                raise
+            # It was made to begin with new events, and cannot go back beyond that.
+            await self._channel.api(f"CONSUMER.DELETE.{subject}")
+            await self._create(place, lane, seq)
+
+    # -- receiving -------------------------------------------------------------------------------
+
+    async def fetch(self, place: Place, limit: int) -> list[Msg]:
+        """Return up to ``limit`` messages that are there now."""
+        lanes = await self._lanes_in_use(place)
+        first = lanes[:limit]
+        asked = {UNKEYED: limit - len(first)} if limit > len(first) else {}
+        found = await self._asked(place, {**asked, **dict.fromkeys(first, 1)}, seconds=None)
+        if first and len(found) < limit and (not asked or len(found) >= asked[UNKEYED]):
+            found += await self._asked(place, {UNKEYED: limit - len(found)}, seconds=None)
+        return found
+
+    async def wait(self, place: Place, limit: int, seconds: float) -> list[Msg]:
+        """Return up to ``limit`` messages as soon as there is one; nothing after ``seconds`` at the latest."""
+        lanes = await self._lanes_in_use(place)
+        if len(lanes) < self._stream.lanes:
+            seconds = min(seconds, LOOK_SECONDS)
+        found = await self._asked(place, dict.fromkeys((UNKEYED, *lanes), 1), seconds=seconds)
+        await self.put_back(found[limit:])
+        if not found or len(found) >= limit:
+            return found[:limit]
+        return found + await self.fetch(place, limit - len(found))
+
+    async def _lanes_in_use(self, place: Place) -> list[str]:
+        """Return the lanes that have ever had events, in another order every time."""
+        now = time.monotonic()
+        if now - self._looked.get(place, 0.0) >= LOOK_SECONDS and len(self._keyed.get(place.topic, ())) < self._stream.lanes:
+            self._looked[place] = now
+            subjects = self._names.event(place.topic, "*"), self._names.requeued(*place, "*")
+            for facts in await asyncio.gather(*map(self._stream.facts, subjects)):
+                for subject in facts.state.subjects:
+                    self.note(place.topic, subject.removeprefix(self._names.root).split(".")[2])
+        lanes = sorted(self._keyed.get(place.topic, ()))
+        turn = int(now * 1000) % (len(lanes) or 1)
+        return lanes[turn:] + lanes[:turn]
+
+    async def _asked(self, place: Place, batches: dict[str, int], *, seconds: float | None) -> list[Msg]:
+        """Ask lanes for messages; what comes after the end, or is not wanted any more, goes back."""
+        answers = _Answers(batches, is_first_enough=seconds is not None)
+        body: dict[str, Any] = {"no_wait": True} if seconds is None else {"expires": int(seconds * 10**9)}
+        request = f"$JS.API.CONSUMER.MSG.NEXT.{self._names.stream}.{place.consumer}"
+        try:
+            async with self._channel.inbox(answers.take, self._return) as (client, inbox):
+                for lane, count in batches.items():
+                    # The word after the inbox tells whose answer it is.
+                    await client.publish(f"{request}-{lane}", _encode({"batch": count, **body}), reply=f"{inbox}.{lane}")
+                await answers.wait(GRACE_SECONDS if seconds is None else seconds + GRACE_SECONDS)
+        except BaseException:
+            self._channel.later(self.put_back(answers.messages))
+            raise
+        return answers.messages
+
+    async def _return(self, message: Msg) -> None:
+        if message.reply:
+            await self.put_back([message])
+
+    async def put_back(self, messages: Iterable[Msg]) -> None:
+        """Have messages delivered again at once. JetStream counts the delivery although nobody has seen it."""
+        for message in messages:
+            await self._channel.publish(message.reply, NAK)
+
+
+class _Answers:
+    """The messages and statuses that lanes answer."""
+
+    def __init__(self, batches: dict[str, int], *, is_first_enough: bool) -> None:
+        self.messages: list[Msg] = []
+        self._open = dict(batches)
+        self._is_first_enough = is_first_enough
+        self._changed = asyncio.Event()
+
+    def take(self, message: Msg) -> None:
+        """Take a message, or the status that says that a lane has no more."""
+        lane = message.subject.rpartition(".")[2]
+        if message.reply:
+            self.messages.append(message)
+            self._open[lane] -= 1
+        if not message.reply or self._open[lane] == 0:
+            self._open.pop(lane, None)
+        self._changed.set()
+
+    async def wait(self, grace_seconds: float) -> None:
+        """Wait until all have answered; lanes that are silent get ``grace_seconds`` beyond the main one."""
+        ends = None if not self._is_first_enough else time.monotonic() + grace_seconds
+        while self._open and not (self._is_first_enough and self.messages):
+            if ends is None and UNKEYED not in self._open:
+                ends = time.monotonic() + grace_seconds
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(None if ends is None else max(ends - time.monotonic(), 0.0)):
+                    await self._changed.wait()
+            except TimeoutError:
+                return
+
+
+_encode = msgspec.json.Encoder().encode
