@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +14,8 @@ VARIABLE = "ERP_TEST_NATS"
 def config(address: str) -> Mapping[str, Any]:
     """Return the settings for ``nats://user:password@host:port``."""
     parts = urlsplit(address)
-    found: dict[str, Any] = {"url": f"nats://{parts.hostname}:{parts.port}"}
+    prefix = f"run-{secrets.token_hex(4)}"  # the server keeps what an earlier run has published
+    found: dict[str, Any] = {"url": f"nats://{parts.hostname}:{parts.port}", "prefix": prefix}
     if parts.username and parts.password:
         found |= {"user": parts.username, "password": parts.password}
     return found

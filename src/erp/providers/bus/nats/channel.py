@@ -95,7 +95,13 @@ class Channel:
                 if key is not None:
                     made._public_nkey = key.public  # noqa: SLF001  (the library's own way in needs the package nkeys)
                 await made.connect(
-                    closed_cb=self._lost, error_cb=_unheard, allow_reconnect=False, ping_interval=PING_SECONDS, **options
+                    closed_cb=self._lost,
+                    error_cb=_unheard,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0.1,
+                    ping_interval=PING_SECONDS,
+                    **options,
                 )
                 self._inbox = f"{made.new_inbox()}."
                 await made.subscribe(

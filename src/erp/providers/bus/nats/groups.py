@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from erp.providers.bus.nats.channel import Channel, Refused
-from erp.providers.bus.nats.names import UNKEYED, Names, consumer
-from erp.providers.bus.nats.receipts import ACK_WAIT_SECONDS
+from erp.providers.bus.nats.names import UNKEYED, Names
+from erp.providers.bus.nats.receipts import ACK_WAIT_SECONDS, consumer_of
 from erp.providers.bus.nats.stream import EventStream
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ RESET_REFUSED = 10204
 MAX_OPEN = 20_000
 LOOK_SECONDS = 1.0
 """How soon a consumer notices the first events with keys that another process publishes."""
-GRACE_SECONDS = 0.025
-"""How long a lane may take to answer that is silent because its event is with a consumer."""
+SILENCE_SECONDS = 0.02
+"""After how long without an answer it is asked why."""
 NAK = b"-NAK"
 
 
@@ -38,11 +38,6 @@ class Place(NamedTuple):
 
     topic: str
     group: str
-
-    @property
-    def consumer(self) -> str:
-        """What the names of its consumers begin with."""
-        return consumer(self.topic, self.group)
 
 
 class _Floor(msgspec.Struct):
@@ -93,10 +88,10 @@ class Groups:
         start = 0 if from_earliest else (await self._stream.facts()).state.last_seq + 1
         await asyncio.gather(*(self._create(place, lane, start) for lane in self._lanes))
         self._made.add(place)
-        self._places[place.consumer] = place
+        self._places[self._names.consumer(*place)] = place
 
     async def _create(self, place: Place, lane: str, start: int) -> None:
-        name = f"{place.consumer}-{lane}"
+        name = f"{self._names.consumer(*place)}-{lane}"
         event, requeued = self._names.event(place.topic, lane), self._names.requeued(*place, lane)
         config: dict[str, Any] = {
             "name": name,
@@ -136,7 +131,7 @@ class Groups:
 
     async def facts(self, place: Place) -> list[tuple[str, ConsumerFacts]]:
         """Return how far each lane of a group is; nothing when there is no such group."""
-        found = await asyncio.gather(*(self._facts(place.consumer, lane) for lane in self._lanes))
+        found = await asyncio.gather(*(self._facts(self._names.consumer(*place), lane) for lane in self._lanes))
         return [(lane, facts) for lane, facts in zip(self._lanes, found, strict=True) if facts is not None]
 
     async def move(self, place: Place, seq: int) -> None:
@@ -145,7 +140,7 @@ class Groups:
         await asyncio.gather(*(self._reset(place, lane, seq + 1) for lane in self._lanes))
 
     async def _reset(self, place: Place, lane: str, seq: int) -> None:
-        subject = f"{self._names.stream}.{place.consumer}-{lane}"
+        subject = f"{self._names.stream}.{self._names.consumer(*place)}-{lane}"
         try:
             await self._channel.api(f"CONSUMER.RESET.{subject}", {"seq": seq})
         except Refused as refused:
@@ -193,19 +188,33 @@ class Groups:
 
     async def _asked(self, place: Place, batches: dict[str, int], *, seconds: float | None) -> list[Msg]:
         """Ask lanes for messages; what comes after the end, or is not wanted any more, goes back."""
-        answers = _Answers(batches, is_first_enough=seconds is not None)
+        answers = _Answers(batches)
         body: dict[str, Any] = {"no_wait": True} if seconds is None else {"expires": int(seconds * 10**9)}
-        request = f"$JS.API.CONSUMER.MSG.NEXT.{self._names.stream}.{place.consumer}"
+        request = f"$JS.API.CONSUMER.MSG.NEXT.{self._names.stream}.{self._names.consumer(*place)}"
         try:
             async with self._channel.inbox(answers.take, self._return) as (client, inbox):
                 for lane, count in batches.items():
                     # The word after the inbox tells whose answer it is.
                     await client.publish(f"{request}-{lane}", _encode({"batch": count, **body}), reply=f"{inbox}.{lane}")
-                await answers.wait(GRACE_SECONDS if seconds is None else seconds + GRACE_SECONDS)
+                if seconds is None:
+                    await self._all_answered(place, answers)
+                else:
+                    await answers.arrived(seconds, first=True)
         except BaseException:
             self._channel.later(self.put_back(answers.messages))
             raise
         return answers.messages
+
+    async def _all_answered(self, place: Place, answers: _Answers) -> None:
+        """Wait until every lane has answered or can not.
+
+        One whose messages went to another request, or whose only one is with a consumer, says nothing.
+        """
+        while not await answers.arrived(SILENCE_SECONDS):
+            silent = sorted(answers.open)
+            for lane, facts in zip(silent, await asyncio.gather(*(self._facts(self._names.consumer(*place), x) for x in silent)), strict=True):
+                if facts is None or not facts.num_pending or facts.num_ack_pending >= facts.config["max_ack_pending"]:
+                    answers.open.pop(lane, None)
 
     async def _return(self, message: Msg) -> None:
         if message.reply:
@@ -220,34 +229,35 @@ class Groups:
 class _Answers:
     """The messages and statuses that lanes answer."""
 
-    def __init__(self, batches: dict[str, int], *, is_first_enough: bool) -> None:
+    def __init__(self, batches: dict[str, int]) -> None:
         self.messages: list[Msg] = []
-        self._open = dict(batches)
-        self._is_first_enough = is_first_enough
+        self.open = dict(batches)
+        """How many messages each lane may still send."""
         self._changed = asyncio.Event()
 
     def take(self, message: Msg) -> None:
         """Take a message, or the status that says that a lane has no more."""
-        lane = message.subject.rpartition(".")[2]
         if message.reply:
             self.messages.append(message)
-            self._open[lane] -= 1
-        if not message.reply or self._open[lane] == 0:
-            self._open.pop(lane, None)
+            lane = consumer_of(message.reply).rpartition("-")[2]
+        else:
+            lane = message.subject.rpartition(".")[2]
+        if lane in self.open:
+            self.open[lane] -= 1
+            if not message.reply or not self.open[lane]:
+                del self.open[lane]
         self._changed.set()
 
-    async def wait(self, grace_seconds: float) -> None:
-        """Wait until all have answered; lanes that are silent get ``grace_seconds`` beyond the main one."""
-        ends = None if not self._is_first_enough else time.monotonic() + grace_seconds
-        while self._open and not (self._is_first_enough and self.messages):
-            if ends is None and UNKEYED not in self._open:
-                ends = time.monotonic() + grace_seconds
+    async def arrived(self, seconds: float, *, first: bool = False) -> bool:
+        """Wait for all answers, or the first message; return False when there is none for ``seconds``."""
+        while self.open and not (first and self.messages):
             self._changed.clear()
             try:
-                async with asyncio.timeout(None if ends is None else max(ends - time.monotonic(), 0.0)):
+                async with asyncio.timeout(seconds):
                     await self._changed.wait()
             except TimeoutError:
-                return
+                return False
+        return True
 
 
 _encode = msgspec.json.Encoder().encode

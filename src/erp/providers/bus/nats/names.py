@@ -34,6 +34,11 @@ class Names:
         self.stream = f"{token(prefix)}~{token(tenant)}~{token(connection)}"
         self.root = f"{token(prefix)}.{token(tenant)}.{token(connection)}"
         self.event = functools.lru_cache(4096)(self._event)
+        self.consumer = functools.lru_cache(4096)(self._consumer)
+
+    def _consumer(self, topic: str, group: str) -> str:
+        """What the consumers of a group begin with; one follows for each lane. No two tenants have the same."""
+        return hashlib.blake2b(f"{self.stream}\0{topic}\0{group}".encode(), digest_size=16).hexdigest()
 
     def _event(self, topic: str, lane: str) -> str:
         return f"{self.root}.e.{lane}.{_words(topic)}"
@@ -50,12 +55,6 @@ class Names:
 def lane(key: str | None, lanes: int) -> str:
     """Return the lane of a key: its events follow each other there."""
     return UNKEYED if key is None else str(zlib.crc32(key.encode()) % lanes)
-
-
-@functools.lru_cache(4096)
-def consumer(topic: str, group: str) -> str:
-    """Return what the consumers of a group begin with; one follows for each lane."""
-    return hashlib.blake2b(f"{topic}\0{group}".encode(), digest_size=16).hexdigest()
 
 
 def message_id(topic: str, event_id: str) -> str:

@@ -18,6 +18,17 @@ REMEMBERED = 100_000
 _FORM = re.compile(r"([0-9a-f]{32})-(u|\d{1,2})\.(\d{1,10})\.(\d{1,20})\.(\d{1,20})\.(\d{1,20})\.(\d{1,16})")
 
 
+def _words(reply: str) -> list[str]:
+    """Split ``$JS.ACK[.domain.account].stream.consumer.deliveries.seq.consumer seq.time.pending``."""
+    words = reply.split(".")
+    return words[3:8] if len(words) == 9 else words[5:10]  # noqa: PLR2004  (without domain and account)
+
+
+def consumer_of(reply: str) -> str:
+    """Return the consumer that a message came from, by where it is acknowledged."""
+    return _words(reply)[0]
+
+
 class Receipt(NamedTuple):
     """One delivery of one message to one group."""
 
@@ -31,9 +42,8 @@ class Receipt(NamedTuple):
 
     @classmethod
     def of_reply(cls, reply: str, visibility_seconds: float) -> Receipt:
-        """Read where JetStream expects the acknowledgement: ``$JS.ACK[.domain.account].stream.consumer.count.seq...``."""
-        words = reply.split(".")
-        name, count, seq, consumer_seq, stamp = words[3:8] if len(words) == 9 else words[5:10]  # noqa: PLR2004
+        """Read where JetStream expects the acknowledgement."""
+        name, count, seq, consumer_seq, stamp = _words(reply)
         consumer, _, lane = name.partition("-")
         expires_ms = int((time.time() + visibility_seconds) * 1000)
         return cls(consumer, lane, int(count), int(seq), int(consumer_seq), int(stamp), expires_ms)
