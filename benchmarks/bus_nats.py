@@ -165,7 +165,9 @@ async def measure(address: str, folder: Path, options: argparse.Namespace) -> bo
 def _judged(question: str, budget: float, rates: dict[str, list[float]]) -> bool:
     pairs = zip(rates[f"{question} provider per second"], rates[f"{question} raw per second"], strict=True)
     ratios = [provider / raw for provider, raw in pairs]
-    print(f"{question}: provider / raw {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})   budget >= {budget}")
+    print(
+        f"{question}: provider / raw {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})   budget >= {budget}"
+    )
     return median(ratios) >= budget
 
 

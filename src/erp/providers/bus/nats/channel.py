@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 5
 PING_SECONDS = 10
+CLOSE_SECONDS = 1
 UNBOUNDED = 1 << 62
 NO_RESPONDERS = "503"
 
@@ -85,21 +86,26 @@ class Channel:
             return self._client
 
     async def _connected(self) -> Client:
-        from nats.aio.client import Client  # noqa: PLC0415  (loaded when the provider is used)
+        from nats.aio.client import Client
 
         made = Client()
         options = _options(self._config)
         key = options.pop("key", None)
+        heard: list[Exception] = []
+
+        async def hear(error: Exception) -> None:  # the library would print them
+            heard.append(error)
+
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 if key is not None:
                     made._public_nkey = key.public  # noqa: SLF001  (the library's own way in needs the package nkeys)
                 await made.connect(
                     closed_cb=self._lost,
-                    error_cb=_unheard,
+                    error_cb=hear,
                     allow_reconnect=False,
                     max_reconnect_attempts=1,
-                    reconnect_time_wait=0.1,
+                    reconnect_time_wait=0,
                     ping_interval=PING_SECONDS,
                     **options,
                 )
@@ -108,11 +114,10 @@ class Channel:
                     f"{self._inbox}*", cb=self._answered, pending_msgs_limit=UNBOUNDED, pending_bytes_limit=UNBOUNDED
                 )
         except Exception as error:
-            with contextlib.suppress(Exception):
-                await made.close()
-            raise _connect_failure(error) from error
+            await _let_go(made)
+            raise _connect_failure(next((one for one in heard if isinstance(one, ssl.SSLError)), error)) from error
         except asyncio.CancelledError:
-            await made.close()
+            await _let_go(made)
             raise
         self.version += 1
         return made
@@ -126,7 +131,7 @@ class Channel:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         if client is not None and not client.is_closed:
-            await client.close()
+            await _let_go(client)
 
     async def _lost(self) -> None:
         """Tell everybody who waits that the answer will not come."""
@@ -175,13 +180,15 @@ class Channel:
 
     @staticmethod
     async def _send(client: Client, subject: str, body: bytes, reply: str, headers: Headers | None) -> None:
-        from nats import errors  # noqa: PLC0415  (loaded already)
+        from nats import errors
 
         try:
             await client.publish(subject, body, reply=reply, headers=dict(headers) if headers else None)
         except errors.MaxPayloadError:
             most = client.max_payload
-            place = FieldError("/params/event", f"The server takes at most {most} bytes; store the data and send its key.")
+            place = FieldError(
+                "/params/event", f"The server takes at most {most} bytes; store the data and send its key."
+            )
             raise ProviderError(ErrorCode.INVALID_ARGUMENT, "The event is too large.", errors=[place]) from None
         except (errors.Error, OSError) as error:
             raise _unavailable("The connection to NATS broke.", str(error)) from error
@@ -224,7 +231,7 @@ class Channel:
 
     @staticmethod
     async def _drained(subscription: Any) -> None:
-        from nats import errors  # noqa: PLC0415  (loaded already)
+        from nats import errors
 
         with contextlib.suppress(errors.Error, OSError):
             await subscription.drain()
@@ -249,8 +256,15 @@ def checked(body: bytes) -> bytes:
     return body
 
 
+async def _let_go(client: Client) -> None:
+    """Close a connection, whatever state it is in; one whose TLS was refused would wait for the peer without end."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await client.close()
+
+
 def _is_nobodys(answer: Msg) -> bool:
-    return bool(answer.headers) and answer.headers.get("Status") == NO_RESPONDERS
+    return (answer.headers or {}).get("Status") == NO_RESPONDERS
 
 
 def _options(config: Config) -> dict[str, Any]:
@@ -258,9 +272,9 @@ def _options(config: Config) -> dict[str, Any]:
     try:
         if credentials := config.get("credentials"):
             jwt, seed = split(credentials)
-            found |= {"user_jwt_cb": lambda: jwt.encode(), "signature_cb": UserKey(seed).sign, "token": ""}
-        elif seed := config.get("nkey_seed"):
-            key = UserKey(seed)
+            found |= {"user_jwt_cb": jwt.encode, "signature_cb": UserKey(seed).sign, "token": ""}
+        elif text := config.get("nkey_seed"):
+            key = UserKey(text)
             found |= {"signature_cb": key.sign, "key": key}
     except SeedError as error:
         raise ProviderError(ErrorCode.UNAUTHENTICATED, f"The credentials cannot be used: {error}") from None
@@ -291,7 +305,3 @@ def _unavailable(message: str, detail: str | None = None) -> ProviderError:
 def _outcome_unknown() -> ProviderError:
     message = "The connection to NATS broke before it answered. Repeating the call with the same event id is safe."
     return ProviderError(ErrorCode.OUTCOME_UNKNOWN, message)
-
-
-async def _unheard(_: Exception) -> None:
-    """Errors of the connection reach the calls they belong to; the library would print them."""

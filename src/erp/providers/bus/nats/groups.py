@@ -103,7 +103,9 @@ class Groups:
             "filter_subjects": [event, requeued],
             "metadata": {"erp.topic": place.topic, "erp.group": place.group},
         }
-        config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": start} if start else {"deliver_policy": "all"}
+        config |= (
+            {"deliver_policy": "by_start_sequence", "opt_start_seq": start} if start else {"deliver_policy": "all"}
+        )
         body = {"stream_name": self._names.stream, "config": config, "action": "create"}
         try:
             await self._channel.api(f"CONSUMER.CREATE.{self._names.stream}.{name}", body)
@@ -176,7 +178,10 @@ class Groups:
     async def _lanes_in_use(self, place: Place) -> list[str]:
         """Return the lanes that have ever had events, in another order every time."""
         now = time.monotonic()
-        if now - self._looked.get(place, 0.0) >= LOOK_SECONDS and len(self._keyed.get(place.topic, ())) < self._stream.lanes:
+        if (
+            now - self._looked.get(place, 0.0) >= LOOK_SECONDS
+            and len(self._keyed.get(place.topic, ())) < self._stream.lanes
+        ):
             self._looked[place] = now
             subjects = self._names.event(place.topic, "*"), self._names.requeued(*place, "*")
             for facts in await asyncio.gather(*map(self._stream.facts, subjects)):
@@ -195,7 +200,9 @@ class Groups:
             async with self._channel.inbox(answers.take, self._return) as (client, inbox):
                 for lane, count in batches.items():
                     # The word after the inbox tells whose answer it is.
-                    await client.publish(f"{request}-{lane}", _encode({"batch": count, **body}), reply=f"{inbox}.{lane}")
+                    await client.publish(
+                        f"{request}-{lane}", _encode({"batch": count, **body}), reply=f"{inbox}.{lane}"
+                    )
                 if seconds is None:
                     await self._all_answered(place, answers)
                 else:
@@ -212,7 +219,11 @@ class Groups:
         """
         while not await answers.arrived(SILENCE_SECONDS):
             silent = sorted(answers.open)
-            for lane, facts in zip(silent, await asyncio.gather(*(self._facts(self._names.consumer(*place), x) for x in silent)), strict=True):
+            for lane, facts in zip(
+                silent,
+                await asyncio.gather(*(self._facts(self._names.consumer(*place), x) for x in silent)),
+                strict=True,
+            ):
                 if facts is None or not facts.num_pending or facts.num_ack_pending >= facts.config["max_ack_pending"]:
                     answers.open.pop(lane, None)
 

@@ -162,7 +162,7 @@ class NatsBus:
         try:
             for message in found:
                 receipt = Receipt.of_reply(message.reply, request.visibility_seconds)
-                if receipt.count > self._max_deliveries:
+                if receipt.deliveries > self._max_deliveries:
                     await self._bury(place, receipt, message.data, message.headers or {}, None, context)
                     continue
                 given.append((receipt, _delivery(place.topic, receipt, message)))
@@ -181,8 +181,8 @@ class NatsBus:
     async def nack(self, request: NackRequest, context: CallContext) -> NackResult:
         taken = self._receipts.take(request.ack_ids)
         reason = None if request.reason is UNSET else request.reason
-        last = [one for one in taken if one.count >= self._max_deliveries]
-        others = [(one, _later(request.delay_seconds)) for one in taken if one.count < self._max_deliveries]
+        last = [one for one in taken if one.deliveries >= self._max_deliveries]
+        others = [(one, _later(request.delay_seconds)) for one in taken if one.deliveries < self._max_deliveries]
 
         async def work() -> int:
             buried = [await self._bury_by_receipt(one, reason, context) for one in last]
@@ -231,7 +231,7 @@ class NatsBus:
         await self._bury(place, receipt, stored.body, stored.headers, reason, context)
         return True
 
-    async def _bury(  # noqa: PLR0913, PLR0917  (the facts of one death)
+    async def _bury(
         self,
         place: Place,
         receipt: Receipt,
@@ -242,7 +242,7 @@ class NatsBus:
     ) -> None:
         kept = {name: value for name, value in dict(headers).items() if name in {KEY, POSITION}}  # type: ignore[call-overload]
         position = kept.setdefault(POSITION, str(receipt.seq))
-        deliveries = min(receipt.count, self._max_deliveries)
+        deliveries = min(receipt.deliveries, self._max_deliveries)
         event = event_of(body, position)
         corpse = Corpse(
             topic=place.topic,
@@ -285,7 +285,9 @@ class NatsBus:
         request: DiscardDeadLettersRequest,
         context: CallContext,  # noqa: ARG002
     ) -> DiscardDeadLettersResult:
-        return DiscardDeadLettersResult(discarded=sum([await self._dead.discard(one) for one in dict.fromkeys(request.ids)]))
+        return DiscardDeadLettersResult(
+            discarded=sum([await self._dead.discard(one) for one in dict.fromkeys(request.ids)])
+        )
 
     # -- where a group is ------------------------------------------------------------------------
 
@@ -336,7 +338,7 @@ def _delivery(topic: str, receipt: Receipt, message: Msg) -> Delivery:
         position=position,
         key=unquote(headers[KEY]) if KEY in headers else UNSET,
         event=event_of(message.data, position),
-        delivery=receipt.count,
+        delivery=receipt.deliveries,
     )
 
 

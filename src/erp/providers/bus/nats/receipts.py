@@ -34,7 +34,7 @@ class Receipt(NamedTuple):
 
     consumer: str
     lane: str
-    count: int
+    deliveries: int
     seq: int
     consumer_seq: int
     stamp: int
@@ -55,11 +55,11 @@ class Receipt(NamedTuple):
         return cls(found[1], found[2], *map(int, found.groups()[2:])) if found else None
 
     def __str__(self) -> str:
-        return f"{self.consumer}-{self.lane}.{self.count}.{self.seq}.{self.consumer_seq}.{self.stamp}.{self.expires_ms}"
+        return f"{self.consumer}-{self.lane}.{self.deliveries}.{self.seq}.{self.consumer_seq}.{self.stamp}.{self.expires_ms}"
 
     def subject(self, stream: str) -> str:
         """Return where to acknowledge. The tenant's own stream is in it, whatever the receipt says."""
-        return f"$JS.ACK.{stream}.{self.consumer}-{self.lane}.{self.count}.{self.seq}.{self.consumer_seq}.{self.stamp}.0"
+        return f"$JS.ACK.{stream}.{self.consumer}-{self.lane}.{self.deliveries}.{self.seq}.{self.consumer_seq}.{self.stamp}.0"
 
 
 class Receipts:

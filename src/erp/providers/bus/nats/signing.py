@@ -37,7 +37,7 @@ class UserKey:
     """The key pair of a NATS user."""
 
     def __init__(self, seed: str) -> None:
-        from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: PLC0415  (an import of 20 ms)
+        from cryptography.hazmat.primitives.asymmetric import ed25519
 
         self._private = ed25519.Ed25519PrivateKey.from_private_bytes(_raw(seed))
 

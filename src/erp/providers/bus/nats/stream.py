@@ -175,13 +175,13 @@ class EventStream:
                 raise Refused(Refusal(err_code=DUPLICATES_IN_BATCH))
             return ack
         batch_id = next(self._batch_ids)
-        for number, new in enumerate(fresh, 1):
-            headers = {"Nats-Msg-Id": new.id, "Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number), **new.headers}
-            if number < len(fresh):
-                await self._channel.publish(new.subject, new.body, headers)
-                continue
-            answer = await self._channel.request(new.subject, new.body, {**headers, "Nats-Batch-Commit": "1"})
-        return _ack(checked(answer.data))
+        *others, last = [
+            new._replace(headers={"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number), **new.headers})
+            for number, new in enumerate(fresh, 1)
+        ]
+        for new in others:
+            await self._channel.publish(new.subject, new.body, {"Nats-Msg-Id": new.id, **new.headers})
+        return await self.publish(last._replace(headers={"Nats-Batch-Commit": "1", **last.headers}))
 
     async def _known(self, batch: Sequence[New]) -> dict[str, Ack]:
         """Return which ids are known, without publishing: after its id a message must fail for another reason."""
