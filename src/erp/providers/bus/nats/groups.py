@@ -31,6 +31,7 @@ LOOK_SECONDS = 1.0
 SILENCE_SECONDS = 0.02
 """After how long without an answer it is asked why."""
 NAK = b"-NAK"
+NEVER = 1 << 63
 
 
 class Place(NamedTuple):
@@ -40,7 +41,7 @@ class Place(NamedTuple):
     group: str
 
 
-class _Floor(msgspec.Struct):
+class _Reached(msgspec.Struct):
     stream_seq: int = 0
 
 
@@ -48,7 +49,8 @@ class ConsumerFacts(msgspec.Struct):
     """How far a consumer is."""
 
     config: dict[str, Any]
-    ack_floor: _Floor
+    ack_floor: _Reached
+    delivered: _Reached
     num_pending: int
     num_ack_pending: int
 
@@ -155,14 +157,37 @@ class Groups:
     # -- receiving -------------------------------------------------------------------------------
 
     async def fetch(self, place: Place, limit: int) -> list[Msg]:
-        """Return up to ``limit`` messages that are there now."""
+        """Return up to ``limit`` messages that are there now; of fewer than there are lanes, those with the oldest."""
         lanes = await self._lanes_in_use(place)
-        first = lanes[:limit]
-        asked = {UNKEYED: limit - len(first)} if limit > len(first) else {}
-        found = await self._asked(place, {**asked, **dict.fromkeys(first, 1)}, seconds=None)
-        if first and len(found) < limit and (not asked or len(found) >= asked[UNKEYED]):
+        if limit > len(lanes):
+            found = await self._asked(place, {UNKEYED: limit - len(lanes), **dict.fromkeys(lanes, 1)}, seconds=None)
+            if not lanes or len(found) < limit - len(lanes):
+                return found
+        else:
+            ways = await self._by_age(place, lanes)
+            found = await self._asked(place, dict.fromkeys(ways[:limit], 1), seconds=None)
+            for way in ways[limit:]:
+                if len(found) < limit:
+                    found += await self._asked(place, {way: 1}, seconds=None)
+        if len(found) < limit:
             found += await self._asked(place, {UNKEYED: limit - len(found)}, seconds=None)
         return found
+
+    async def _by_age(self, place: Place, lanes: list[str]) -> list[str]:
+        """Return the lanes, and that of events without a key, by the sequence of what each would deliver next."""
+        ages: dict[str, int] = {}
+        found = [(lane, facts) for lane, facts in await self.facts(place) if lane == UNKEYED or lane in lanes]
+        for lane, facts in found:
+            if facts.num_ack_pending and lane != UNKEYED:  # with a consumer, unless that one has lapsed
+                ages[lane] = facts.ack_floor.stream_seq
+            elif facts.num_pending:
+                ages[lane] = await self._next(place, lane, facts.delivered.stream_seq)
+        return sorted((lane for lane, _ in found), key=lambda lane: ages.get(lane, NEVER))
+
+    async def _next(self, place: Place, lane: str, after: int) -> int:
+        subjects = self._names.event(place.topic, lane), self._names.requeued(*place, lane)
+        found = await asyncio.gather(*(self._stream.read(one, limit=1, after=after) for one in subjects))
+        return min((one.seq for stored in found for one in stored), default=NEVER)
 
     async def wait(self, place: Place, limit: int, seconds: float) -> list[Msg]:
         """Return up to ``limit`` messages as soon as there is one; nothing after ``seconds`` at the latest."""
@@ -176,7 +201,7 @@ class Groups:
         return found + await self.fetch(place, limit - len(found))
 
     async def _lanes_in_use(self, place: Place) -> list[str]:
-        """Return the lanes that have ever had events, in another order every time."""
+        """Return the lanes that have ever had events."""
         now = time.monotonic()
         if (
             now - self._looked.get(place, 0.0) >= LOOK_SECONDS
@@ -187,9 +212,7 @@ class Groups:
             for facts in await asyncio.gather(*map(self._stream.facts, subjects)):
                 for subject in facts.state.subjects:
                     self.note(place.topic, subject.removeprefix(self._names.root).split(".")[2])
-        lanes = sorted(self._keyed.get(place.topic, ()))
-        turn = int(now * 1000) % (len(lanes) or 1)
-        return lanes[turn:] + lanes[:turn]
+        return sorted(self._keyed.get(place.topic, ()))
 
     async def _asked(self, place: Place, batches: dict[str, int], *, seconds: float | None) -> list[Msg]:
         """Ask lanes for messages; what comes after the end, or is not wanted any more, goes back."""
