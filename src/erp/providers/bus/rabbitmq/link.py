@@ -1,0 +1,160 @@
+"""One connection to RabbitMQ with its channels; the next call connects again when it broke."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from erp.runtime.spi import Config, ErrorCode, ProviderError
+
+if TYPE_CHECKING:
+    from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractMessage
+
+CONNECT_SECONDS = 5.0
+CLOSE_SECONDS = 2.0
+LOOK_SECONDS = 0.05
+NOT_FOUND, LOCKED = 404, 405
+
+
+class Link:
+    """Channels of one connection: one to publish with confirmations, one to receive."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._connection: AbstractConnection | None = None
+        self._publishing: AbstractChannel | None = None
+        self._receiving: AbstractChannel | None = None
+        self._connecting = asyncio.Lock()
+        self._is_closed = False
+        self.version = 0
+        """Grows with every receiving channel: what was received on an earlier one has gone back to its queue."""
+
+    async def _open(self) -> AbstractConnection:
+        """Return the connection. Called with the lock held."""
+        if self._is_closed:
+            raise unavailable("The connection to RabbitMQ is closed.")
+        if self._connection is None or self._connection.is_closed:
+            self._connection = await _connected(self._config)
+            self._publishing = self._receiving = None
+        return self._connection
+
+    async def publishing(self) -> AbstractChannel:
+        """Return the channel on which every message is confirmed."""
+        async with self._connecting:
+            connection = await self._open()
+            if self._publishing is None or self._publishing.is_closed:
+                self._publishing = await connection.channel(publisher_confirms=True)
+            return self._publishing
+
+    async def receiving(self) -> AbstractChannel:
+        """Return the channel on which deliveries are held."""
+        async with self._connecting:
+            connection = await self._open()
+            if self._receiving is None or self._receiving.is_closed:
+                self._receiving = await connection.channel(publisher_confirms=False)
+                self.version += 1
+            return self._receiving
+
+    @contextlib.asynccontextmanager
+    async def channel(self) -> AsyncIterator[AbstractChannel]:
+        """Have a channel of one's own; what was received on it and not confirmed goes back at the end."""
+        async with self._connecting:
+            made = await (await self._open()).channel(publisher_confirms=True)
+        try:
+            yield made
+        finally:
+            if not made.is_closed:
+                await made.close()
+
+    @contextlib.asynccontextmanager
+    async def lock(self, name: str) -> AsyncIterator[None]:
+        """Be the only one, in whatever process, who holds ``name``: a queue that only its connection may use."""
+        from aiormq.exceptions import ChannelLockedResource  # noqa: PLC0415  (loaded when it is used)
+
+        while True:
+            async with self.channel() as channel:
+                try:
+                    queue = await channel.declare_queue(name, exclusive=True, auto_delete=True)
+                except ChannelLockedResource:
+                    await asyncio.sleep(LOOK_SECONDS)
+                    continue
+                try:
+                    yield
+                finally:
+                    await queue.delete(if_unused=False, if_empty=False)
+                return
+
+    async def exists(self, queue: str) -> bool:
+        """Return whether there is a queue of this name."""
+        from aiormq.exceptions import ChannelNotFoundEntity  # noqa: PLC0415  (loaded when it is used)
+
+        async with self.channel() as channel:
+            try:
+                await channel.declare_queue(queue, passive=True)
+            except ChannelNotFoundEntity:
+                return False
+            return True
+
+    async def publish(self, message: AbstractMessage, *, exchange: str = "", routing_key: str = "") -> None:
+        """Publish a message; it is in every queue it belongs to when this returns.
+
+        Raises:
+            ProviderError: ``unavailable`` when RabbitMQ refuses it, ``outcome_unknown`` when the connection broke first.
+        """
+        from aio_pika.exceptions import AMQPError, DeliveryError  # noqa: PLC0415  (loaded when it is used)
+
+        channel = await self.publishing()
+        place = channel.default_exchange if not exchange else await channel.get_exchange(exchange, ensure=False)
+        try:
+            await place.publish(message, routing_key, mandatory=True)
+        except DeliveryError as error:
+            raise unavailable("RabbitMQ did not take the message.", repr(error)) from error
+        except (AMQPError, OSError, asyncio.InvalidStateError, RuntimeError) as error:
+            text = "The connection to RabbitMQ broke before it confirmed; the event may have been published."
+            raise ProviderError(ErrorCode.OUTCOME_UNKNOWN, text, detail=repr(error)) from error
+
+    async def close(self) -> None:
+        """Let go of the connection. Safe twice."""
+        self._is_closed = True
+        async with self._connecting:
+            connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await connection.close()
+
+
+async def _connected(config: Config) -> AbstractConnection:
+    import aio_pika  # noqa: PLC0415  (loaded when the provider is used)
+    from aio_pika.exceptions import AMQPError, ProbableAuthenticationError  # noqa: PLC0415
+
+    url = urlsplit(config["url"])
+    options: dict[str, Any] = {
+        "host": url.hostname,
+        "port": url.port or (5671 if url.scheme == "amqps" else 5672),
+        "login": config.get("user", "guest"),
+        "password": config.get("password", "guest"),
+        "virtualhost": config.get("virtual_host", "/"),
+        "ssl": url.scheme == "amqps",
+    }
+    if authority := config.get("tls_ca"):
+        options["ssl_context"] = ssl.create_default_context(cadata=authority)
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            return await aio_pika.connect(**options)
+    except ProbableAuthenticationError as error:
+        raise ProviderError(ErrorCode.UNAUTHENTICATED, "RabbitMQ refuses the credentials.", detail=str(error)) from error
+    except (AMQPError, OSError, TimeoutError) as error:
+        if "ACCESS_REFUSED" in str(error):
+            message = "RabbitMQ refuses the credentials."
+            raise ProviderError(ErrorCode.UNAUTHENTICATED, message, detail=str(error)) from error
+        raise unavailable("RabbitMQ cannot be reached.", repr(error)) from error
+
+
+def unavailable(message: str, detail: str | None = None) -> ProviderError:
+    """Return the failure of a call that has had no effect."""
+    return ProviderError(ErrorCode.UNAVAILABLE, message, detail=detail, retry_after_seconds=1.0)
