@@ -26,12 +26,17 @@ class BrokenLink:
     async def open(self) -> None:
         self._listener = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
 
-    async def close(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
+    async def cut(self) -> None:
+        """End every connection there is."""
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        self._connections.clear()
+
+    async def close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        await self.cut()
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

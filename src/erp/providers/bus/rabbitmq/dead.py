@@ -97,7 +97,9 @@ class DeadLetters:
         headers = message.headers
         place: Place = self._names.place(self._queue(message))
         position = str(position_of(message) or message.message_id or "0")
-        died_at = datetime.datetime.fromisoformat(str(headers[DIED_AT])) if DIED_AT in headers else _death(message)["time"]
+        died_at = (
+            datetime.datetime.fromisoformat(str(headers[DIED_AT])) if DIED_AT in headers else _death(message)["time"]
+        )
         sign = hashlib.blake2b(f"{place}{position}{message.message_id}".encode(), digest_size=6).hexdigest()
         return DeadLetter(
             id=f"{position:0>20}-{sign}",

@@ -61,7 +61,6 @@ class Holding:
     def later(self, seconds: float, held: Held) -> None:
         """Let a message go back after a pause."""
 
-
         async def go_back() -> None:
             await asyncio.sleep(seconds)
             await self._lapse(held)

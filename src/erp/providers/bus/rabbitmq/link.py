@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
 LOOK_SECONDS = 0.05
+MAX_ATTEMPTS = 10
 NOT_FOUND, LOCKED = 404, 405
 
 
@@ -37,7 +38,7 @@ class Link:
         """Return the connection. Called with the lock held."""
         if self._is_closed:
             raise unavailable("The connection to RabbitMQ is closed.")
-        if self._connection is None or self._connection.is_closed:
+        if self._connection is None or not _is_alive(self._connection):
             self._connection = await _connected(self._config)
             self._publishing = self._receiving = None
         return self._connection
@@ -47,7 +48,7 @@ class Link:
         async with self._connecting:
             connection = await self._open()
             if self._publishing is None or self._publishing.is_closed:
-                self._publishing = await connection.channel(publisher_confirms=True)
+                self._publishing = await _channel(connection, confirms=True)
             return self._publishing
 
     async def receiving(self) -> AbstractChannel:
@@ -55,7 +56,7 @@ class Link:
         async with self._connecting:
             connection = await self._open()
             if self._receiving is None or self._receiving.is_closed:
-                self._receiving = await connection.channel(publisher_confirms=False)
+                self._receiving = await _channel(connection, confirms=False)
                 self.version += 1
             return self._receiving
 
@@ -63,7 +64,7 @@ class Link:
     async def channel(self) -> AsyncIterator[AbstractChannel]:
         """Have a channel of one's own; what was received on it and not confirmed goes back at the end."""
         async with self._connecting:
-            made = await (await self._open()).channel(publisher_confirms=True)
+            made = await _channel(await self._open(), confirms=True)
         try:
             yield made
         finally:
@@ -73,7 +74,7 @@ class Link:
     @contextlib.asynccontextmanager
     async def lock(self, name: str) -> AsyncIterator[None]:
         """Be the only one, in whatever process, who holds ``name``: a queue that only its connection may use."""
-        from aiormq.exceptions import ChannelLockedResource  # noqa: PLC0415  (loaded when it is used)
+        from aiormq.exceptions import ChannelLockedResource
 
         while True:
             async with self.channel() as channel:
@@ -90,7 +91,7 @@ class Link:
 
     async def exists(self, queue: str) -> bool:
         """Return whether there is a queue of this name."""
-        from aiormq.exceptions import ChannelNotFoundEntity  # noqa: PLC0415  (loaded when it is used)
+        from aiormq.exceptions import ChannelNotFoundEntity
 
         async with self.channel() as channel:
             try:
@@ -105,7 +106,7 @@ class Link:
         Raises:
             ProviderError: ``unavailable`` when RabbitMQ refuses it, ``outcome_unknown`` when the connection broke first.
         """
-        from aio_pika.exceptions import AMQPError, DeliveryError  # noqa: PLC0415  (loaded when it is used)
+        from aio_pika.exceptions import AMQPError, DeliveryError
 
         channel = await self.publishing()
         place = channel.default_exchange if not exchange else await channel.get_exchange(exchange, ensure=False)
@@ -117,20 +118,59 @@ class Link:
             text = "The connection to RabbitMQ broke before it confirmed; the event may have been published."
             raise ProviderError(ErrorCode.OUTCOME_UNKNOWN, text, detail=repr(error)) from error
 
+    async def prove(self, queue: str, message: AbstractMessage) -> None:
+        """Publish to a queue that may be new until it takes it, on connections that nothing else uses.
+
+        RabbitMQ 3 ends the connection of who publishes to a stream whose leader has not started.
+        """
+        from aio_pika.exceptions import AMQPError
+
+        for attempt in range(MAX_ATTEMPTS):
+            connection = await _connected(self._config)
+            try:
+                channel = await connection.channel(publisher_confirms=True)
+                await channel.default_exchange.publish(message, queue, mandatory=True)
+            except (AMQPError, RuntimeError):
+                await asyncio.sleep(LOOK_SECONDS * (attempt + 1))
+            else:
+                return
+            finally:
+                await _let_go(connection)
+        raise unavailable("RabbitMQ made a stream and does not start it.")
+
     async def close(self) -> None:
         """Let go of the connection. Safe twice."""
         self._is_closed = True
         async with self._connecting:
             connection, self._connection = self._connection, None
         if connection is not None and not connection.is_closed:
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await connection.close()
+            await _let_go(connection)
+
+
+def _is_alive(connection: AbstractConnection) -> bool:
+    transport = connection.transport
+    return not connection.is_closed and transport is not None and not transport.connection.is_closed
+
+
+async def _channel(connection: AbstractConnection, *, confirms: bool) -> AbstractChannel:
+    from aio_pika.exceptions import AMQPError
+
+    try:
+        return await connection.channel(publisher_confirms=confirms)
+    except (AMQPError, OSError, RuntimeError) as error:
+        raise unavailable("The connection to RabbitMQ broke.", repr(error)) from error
+
+
+async def _let_go(connection: AbstractConnection) -> None:
+    """Close a connection, whatever state it is in."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await connection.close()
 
 
 async def _connected(config: Config) -> AbstractConnection:
-    import aio_pika  # noqa: PLC0415  (loaded when the provider is used)
-    from aio_pika.exceptions import AMQPError, ProbableAuthenticationError  # noqa: PLC0415
+    import aio_pika
+    from aio_pika.exceptions import AMQPError, ProbableAuthenticationError
 
     url = urlsplit(config["url"])
     options: dict[str, Any] = {
@@ -145,9 +185,12 @@ async def _connected(config: Config) -> AbstractConnection:
         options["ssl_context"] = ssl.create_default_context(cadata=authority)
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            return await aio_pika.connect(**options)
+            made: AbstractConnection = await aio_pika.connect(**options)
+            return made
     except ProbableAuthenticationError as error:
-        raise ProviderError(ErrorCode.UNAUTHENTICATED, "RabbitMQ refuses the credentials.", detail=str(error)) from error
+        raise ProviderError(
+            ErrorCode.UNAUTHENTICATED, "RabbitMQ refuses the credentials.", detail=str(error)
+        ) from error
     except (AMQPError, OSError, TimeoutError) as error:
         if "ACCESS_REFUSED" in str(error):
             message = "RabbitMQ refuses the credentials."

@@ -107,11 +107,13 @@ class RabbitBus:
         return PublishBatchResult(published=[Published(position=one, duplicate=False) for one in positions])
 
     async def _publish(self, exchange: str, event: CloudEvent, key: str | UnsetType, position: int) -> str:
-        from aio_pika import DeliveryMode, Message  # noqa: PLC0415  (loaded already)
+        from aio_pika import DeliveryMode, Message
 
         if event.time is UNSET:
             event.time = datetime.datetime.now(datetime.UTC)
-        headers = {POSITION: str(position)} if isinstance(key, UnsetType) else {POSITION: str(position), KEY: key}
+        headers: dict[str, Any] = {POSITION: str(position)}
+        if not isinstance(key, UnsetType):
+            headers[KEY] = key
         message = Message(
             cloudevents.encode(event),
             headers=headers,
@@ -156,7 +158,7 @@ class RabbitBus:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _taken(self, place: Place, queue: str, limit: int, seconds: float) -> list[Delivery]:
-        from aio_pika.exceptions import AMQPError  # noqa: PLC0415  (loaded already)
+        from aio_pika.exceptions import AMQPError
 
         given: list[Delivery] = []
         try:
@@ -186,7 +188,7 @@ class RabbitBus:
 
     @staticmethod
     async def _returned(held: Held) -> bool:
-        from aio_pika.exceptions import AMQPError  # noqa: PLC0415  (loaded already)
+        from aio_pika.exceptions import AMQPError
 
         try:
             await held.message.nack(requeue=True)
@@ -196,7 +198,12 @@ class RabbitBus:
 
     def _facts(self, held: Held) -> dict[str, Any]:
         event = event_of(held.message.body, str(position_of(held.message)))
-        return {"topic": held.place.topic, "group": held.place.group, "event_id": event.id, "deliveries": held.deliveries}
+        return {
+            "topic": held.place.topic,
+            "group": held.place.group,
+            "event_id": event.id,
+            "deliveries": held.deliveries,
+        }
 
     async def ack(self, request: AckRequest, context: CallContext) -> AckResult:  # noqa: ARG002
         taken = self._holding.take(request.ack_ids, self._link.version)
@@ -204,7 +211,7 @@ class RabbitBus:
 
     async def _acknowledge(self, taken: Sequence[Held]) -> int:
         """Confirm messages and wait until RabbitMQ has read it; 0 when the channel broke: they come again."""
-        from aio_pika.exceptions import AMQPError  # noqa: PLC0415  (loaded already)
+        from aio_pika.exceptions import AMQPError
 
         if not taken:
             return 0

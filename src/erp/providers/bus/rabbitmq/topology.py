@@ -17,6 +17,7 @@ from erp.runtime.spi import Config, ErrorCode, FieldError, ProviderError
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage
+    from pamqp.common import FieldTable
 
 POSITION, MARKER = "erp-position", "erp-marker"
 LONGEST_NAME = 255
@@ -84,7 +85,7 @@ class Topology:
         """Make the queue of dead letters."""
         async with self._link.channel() as channel:
             # Looking at dead letters returns them; nobody shall run out of looks.
-            arguments = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000}
+            arguments: FieldTable = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000}
             await channel.declare_queue(self._names.dead, durable=True, arguments=arguments)
 
     async def close(self) -> None:
@@ -95,13 +96,17 @@ class Topology:
 
     async def topic(self, topic: str) -> str:
         """Make a topic where there is none; return its exchange."""
+        from aio_pika import Message
+
         name = self._names.exchange(topic)
         if topic not in self._topics:
             stream = self._names.stream(topic)
             async with self._link.channel() as channel:
                 exchange = await channel.declare_exchange(name, "fanout", durable=True)
-                arguments = {"x-queue-type": "stream", "x-max-age": self._age}
+                arguments: FieldTable = {"x-queue-type": "stream", "x-max-age": self._age}
                 queue = await channel.declare_queue(stream, durable=True, arguments=arguments)
+                if not queue.declaration_result.message_count:
+                    await self._link.prove(stream, Message(b"", headers={MARKER: ""}))
                 await queue.bind(exchange)
             self._topics.add(topic)
         return name
@@ -134,7 +139,7 @@ class Topology:
                 # Only now is the group whole: one whose maker was killed before this is made again.
                 await channel.declare_queue(ready, durable=True)
 
-    def _of_group(self) -> dict[str, Any]:
+    def _of_group(self) -> FieldTable:
         return {
             "x-queue-type": "quorum",
             "x-delivery-limit": self._returns,
@@ -156,7 +161,7 @@ class Topology:
 
         The queue is bound already: what is published meanwhile may come twice, and nothing is missed.
         """
-        from aio_pika import Message  # noqa: PLC0415  (loaded already)
+        from aio_pika import Message
 
         marker = uuid.uuid4().hex
         stream, queue = self._names.stream(place.topic), self._names.queue(place)
@@ -164,7 +169,7 @@ class Topology:
         async with self._link.channel() as channel:
             await channel.set_qos(prefetch_count=AHEAD)
             arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
-            offset = {"x-stream-offset": _moment(after) if after else "first"}
+            offset: FieldTable = {"x-stream-offset": _moment(after) if after else "first"}
             await (await channel.get_queue(stream)).consume(arrived.put, arguments=offset)
             while True:
                 message = await arrived.get()
@@ -182,7 +187,7 @@ def position_of(message: AbstractIncomingMessage) -> int:
 
 def copied(message: AbstractIncomingMessage, **headers: Any) -> Any:
     """Return a message like one that arrived, without what RabbitMQ has noted on it."""
-    from aio_pika import DeliveryMode, Message  # noqa: PLC0415  (loaded already)
+    from aio_pika import DeliveryMode, Message
 
     own = {name: value for name, value in message.headers.items() if name.startswith("erp-")}
     return Message(
