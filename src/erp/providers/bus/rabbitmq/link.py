@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from erp.runtime.spi import Config, ErrorCode, ProviderError
@@ -169,33 +169,40 @@ async def _let_go(connection: AbstractConnection) -> None:
 
 
 async def _connected(config: Config) -> AbstractConnection:
-    import aio_pika
-    from aio_pika.exceptions import AMQPError, ProbableAuthenticationError
+    from aio_pika.connection import Connection, make_url
 
     url = urlsplit(config["url"])
-    options: dict[str, Any] = {
-        "host": url.hostname,
-        "port": url.port or (5671 if url.scheme == "amqps" else 5672),
-        "login": config.get("user", "guest"),
-        "password": config.get("password", "guest"),
-        "virtualhost": config.get("virtual_host", "/"),
-        "ssl": url.scheme == "amqps",
-    }
-    if authority := config.get("tls_ca"):
-        options["ssl_context"] = ssl.create_default_context(cadata=authority)
+    address = make_url(
+        host=url.hostname or "",
+        port=url.port or (5671 if url.scheme == "amqps" else 5672),
+        login=config.get("user", "guest"),
+        password=config.get("password", "guest"),
+        virtualhost=config.get("virtual_host", "/"),
+        ssl=url.scheme == "amqps",
+    )
+    authority = config.get("tls_ca")
+    made = Connection(address, ssl_context=ssl.create_default_context(cadata=authority) if authority else None)
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            made: AbstractConnection = await aio_pika.connect(**options)
-            return made
-    except ProbableAuthenticationError as error:
-        raise ProviderError(
-            ErrorCode.UNAUTHENTICATED, "RabbitMQ refuses the credentials.", detail=str(error)
-        ) from error
-    except (AMQPError, OSError, TimeoutError) as error:
-        if "ACCESS_REFUSED" in str(error):
-            message = "RabbitMQ refuses the credentials."
-            raise ProviderError(ErrorCode.UNAUTHENTICATED, message, detail=str(error)) from error
-        raise unavailable("RabbitMQ cannot be reached.", repr(error)) from error
+            await made.connect()
+    except BaseException as error:
+        await _let_go(made)
+        if isinstance(error, Exception):
+            raise _connect_failure(error) from error
+        raise
+    return made
+
+
+def _connect_failure(error: Exception) -> ProviderError:
+    from aiormq.exceptions import AuthenticationError, ProbableAuthenticationError
+
+    refused = AuthenticationError, ProbableAuthenticationError
+    if isinstance(error, refused) or "ACCESS_REFUSED" in str(error):
+        return ProviderError(ErrorCode.UNAUTHENTICATED, "RabbitMQ refuses the credentials.", detail=str(error))
+    if isinstance(error, ssl.SSLError):
+        message = "The server's certificate is not trusted; give its authority as tls_ca."
+        return ProviderError(ErrorCode.FAILED_PRECONDITION, message, detail=str(error))
+    return unavailable("RabbitMQ cannot be reached.", repr(error))
 
 
 def unavailable(message: str, detail: str | None = None) -> ProviderError:
