@@ -321,6 +321,35 @@ async def test_a_publish_whose_answer_is_lost_is_settled_by_repeating_it(
         await bus.close()
 
 
+async def test_a_publish_into_a_black_hole_that_its_caller_gave_up_is_settled_by_repeating_it(
+    server: NatsServer, open_context: OpenContext, ctx: CallContext
+) -> None:
+    async with broken_link(server.port) as link:
+        bus = NatsBus({**server.config(), "url": f"nats://127.0.0.1:{link.port}"}, open_context)
+        await bus.open()
+        link.swallows_answers = True
+        with pytest.raises(TimeoutError):  # of which the layer makes outcome_unknown
+            await asyncio.wait_for(publish(bus, ctx, 1), 0.3)
+        link.swallows_answers = False
+
+        again = await publish(bus, ctx, 1)
+
+        assert again.duplicate is True
+        assert [one.position for one in await pull(bus, ctx)] == [again.position]
+        await bus.close()
+
+
+async def test_a_receipt_from_before_a_replay_confirms_nothing(buses: list[NatsBus], ctx: CallContext) -> None:
+    bus = buses[0]
+    for number in range(3):
+        await publish(bus, ctx, number)
+    before = await pull(bus, ctx)
+    await bus.replay(api.ReplayRequest(topic="t", group="g", from_position="0"), ctx)
+
+    assert await ack(bus, ctx, *before) == 0
+    assert ids(await pull(bus, ctx)) == ["e0", "e1", "e2"]
+
+
 async def test_consuming_goes_on_after_the_server_was_killed(
     server: NatsServer, open_context: OpenContext, ctx: CallContext
 ) -> None:

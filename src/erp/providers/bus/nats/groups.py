@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 EXISTS = {10013, 10105, 10148}
 CONSUMER_NOT_FOUND = 10014
 RESET_REFUSED = 10204
+MAX_RESETS = 5
 MAX_OPEN = 20_000
 LOOK_SECONDS = 1.0
 """How soon a consumer notices the first events with keys that another process publishes."""
@@ -133,6 +134,11 @@ class Groups:
                 raise
             return None
 
+    async def reached(self, consumer: str, lane: str) -> int:
+        """Return the sequence up to which a consumer has delivered; 0 when there is no such consumer."""
+        facts = await self._facts(consumer, lane)
+        return 0 if facts is None else facts.delivered.stream_seq
+
     async def facts(self, place: Place) -> list[tuple[str, ConsumerFacts]]:
         """Return how far each lane of a group is; nothing when there is no such group."""
         found = await asyncio.gather(*(self._facts(self._names.consumer(*place), lane) for lane in self._lanes))
@@ -144,9 +150,16 @@ class Groups:
         await asyncio.gather(*(self._reset(place, lane, seq + 1) for lane in self._lanes))
 
     async def _reset(self, place: Place, lane: str, seq: int) -> None:
-        subject = f"{self._names.stream}.{self._names.consumer(*place)}-{lane}"
+        name = self._names.consumer(*place)
+        subject = f"{self._names.stream}.{name}-{lane}"
         try:
-            await self._channel.api(f"CONSUMER.RESET.{subject}", {"seq": seq})
+            for _ in range(MAX_RESETS):
+                await self._channel.api(f"CONSUMER.RESET.{subject}", {"seq": seq})
+                facts = await self._facts(name, lane)
+                # What was delivered in that moment can be written down after the reset, which is then half undone.
+                if facts is None or (not facts.num_ack_pending and facts.delivered.stream_seq < seq):
+                    break
+                await asyncio.sleep(SILENCE_SECONDS)
         except Refused as refused:
             if refused.refusal.err_code != RESET_REFUSED:
                 raise

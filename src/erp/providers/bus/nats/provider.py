@@ -65,6 +65,7 @@ T = TypeVar("T")
 
 STREAM_BATCH = 50
 WAIT_SECONDS = 20.0
+SILENCE_SECONDS, MAX_SILENCES = 1.0, 5
 KEY, POSITION = "Erp-Key", "Erp-Position"
 ACK, TERM = b"+ACK", b"+TERM"
 
@@ -204,20 +205,35 @@ class NatsBus:
 
         A consumer takes answers one after the other: the last one's confirmation is good for all before it.
         """
-        by_consumer: dict[str, list[tuple[str, bytes]]] = {}
-        for receipt, answer in answers:
-            name = f"{receipt.consumer}-{receipt.lane}"
-            by_consumer.setdefault(name, []).append((receipt.subject(self._names.stream), answer))
+        by_consumer: dict[tuple[str, str], list[tuple[Receipt, bytes]]] = {}
+        for receipt, answer in sorted(answers, key=lambda one: one[0].seq):
+            by_consumer.setdefault((receipt.consumer, receipt.lane), []).append((receipt, answer))
         counts = await asyncio.gather(*map(self._settled_in_order, by_consumer.values()))
         return sum(counts)
 
-    async def _settled_in_order(self, answers: Sequence[tuple[str, bytes]]) -> int:
+    async def _settled_in_order(self, answers: Sequence[tuple[Receipt, bytes]]) -> int:
         await self._channel.client()
         version = self._channel.version
-        for subject, answer in answers[:-1]:
-            await self._channel.publish(subject, answer)
-        if not await self._channel.is_answered(*answers[-1]):
-            return 0  # there is no such consumer, of this tenant at least
+        for receipt, answer in answers[:-1]:
+            await self._channel.publish(receipt.subject(self._names.stream), answer)
+        last, answer = answers[-1]
+        asking = asyncio.ensure_future(self._channel.is_answered(last.subject(self._names.stream), answer))
+        try:
+            for _ in range(MAX_SILENCES):
+                await asyncio.wait([asking], timeout=SILENCE_SECONDS)
+                if asking.done():
+                    break
+                # JetStream is silent about what the group has yet to be given, since it was moved back.
+                reached = await self._groups.reached(last.consumer, last.lane)
+                if last.seq > reached:
+                    return sum(receipt.seq <= reached for receipt, _ in answers)
+            else:
+                message = "NATS does not confirm the acknowledgement; repeat it."
+                raise ProviderError(ErrorCode.UNAVAILABLE, message, retry_after_seconds=1.0)
+            if not await asking:
+                return 0  # there is no such consumer, of this tenant at least
+        finally:
+            asking.cancel()
         if version != self._channel.version:
             raise ProviderError(ErrorCode.UNAVAILABLE, "The connection to NATS broke.", retry_after_seconds=1.0)
         return len(answers)

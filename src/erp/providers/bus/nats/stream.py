@@ -99,7 +99,7 @@ class EventStream:
             ProviderError: ``failed_precondition`` when this server cannot hold it.
         """
         try:
-            metadata = (await self._ensured()).config["metadata"]
+            metadata = (await self._ensured()).config.get("metadata") or {}
         except Refused as refused:
             message = f"NATS cannot hold the stream: {refused}."
             raise ProviderError(ErrorCode.FAILED_PRECONDITION, message) from refused
@@ -116,7 +116,7 @@ class EventStream:
             if refused.refusal.err_code != STREAM_NOT_FOUND:
                 raise
             return _facts(await self._channel.api(f"STREAM.CREATE.{self._names.stream}", wanted))
-        wanted["metadata"][LANES] = facts.config["metadata"][LANES]
+        wanted["metadata"] |= facts.config.get("metadata") or {}
         settings = {name: value for name, value in wanted.items() if name != "metadata"}
         if all(facts.config.get(name) == value for name, value in settings.items()):
             return facts
