@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from erp.cli.certify import certify, verify_evidence
+from erp.cli.conformance import refusal
 
 if TYPE_CHECKING:
     from erp.runtime.conformance.folder import ProviderFolder
@@ -38,7 +39,7 @@ def new(
     try:
         made = write_provider(ref, folder)
     except (ScaffoldError, ProviderError) as error:
-        raise _failed(str(error)) from None
+        raise refusal(str(error)) from None
     option = "" if folder == _HERE else f" --folder {folder}"
     where = "." if folder == _HERE else str(folder)
     for path in sorted(made.iterdir()):
@@ -85,7 +86,7 @@ def _folders(target: str | None) -> list[ProviderFolder]:
         wanted = sorted(catalog.providers) if target is None else [target]
         return [read_folder(folder_of(catalog.provider(*ref.split("/", 1)))) for ref in wanted]
     except (FolderError, ProviderError) as error:
-        raise _failed(str(error)) from None
+        raise refusal(str(error)) from None
 
 
 def _tell(assessment: Assessment) -> None:
@@ -96,8 +97,3 @@ def _tell(assessment: Assessment) -> None:
         return
     for finding in assessment.upto(assessment.next_level):
         typer.echo(f"  for {assessment.next_level}: {finding}")
-
-
-def _failed(message: str) -> typer.Exit:
-    typer.echo(f"erp: {message}", err=True)
-    return typer.Exit(2)
