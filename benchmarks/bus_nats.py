@@ -182,6 +182,7 @@ def main() -> int:
     if not address:
         print('ERP_TEST_NATS is not set: eval "$(scripts/services up /tmp/erp-services nats)"', file=sys.stderr)
         return 2
+    os.environ.setdefault("ERP_EGRESS_ALLOW", "127.0.0.0/8")
     with tempfile.TemporaryDirectory() as folder:
         return 0 if uvloop.run(measure(address, Path(folder), options)) else 1
 

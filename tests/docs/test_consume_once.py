@@ -19,6 +19,7 @@ from erp.runtime.catalog import ProviderCatalog
 from erp.runtime.context import CallContext
 from erp.runtime.loader import load
 from erp.runtime.spi import OpenContext
+from erp.vendor_clients.egress import ALLOW_VARIABLE
 
 pytestmark = pytest.mark.anyio
 
@@ -41,6 +42,11 @@ inbox = _module()
 
 class DiedError(Exception):
     """Stands for the end of the process."""
+
+
+@pytest.fixture(autouse=True)
+def _loopback_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ALLOW_VARIABLE, "127.0.0.0/8")
 
 
 @pytest.fixture(params=["bus/log", *(pytest.param(ref, marks=pytest.mark.live) for ref in LIVE)])

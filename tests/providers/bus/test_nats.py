@@ -19,8 +19,14 @@ from erp.providers.bus.nats.provider import NatsBus
 from erp.providers.bus.nats.receipts import Receipt, Receipts
 from erp.runtime.context import CallContext
 from erp.runtime.spi import OpenContext
+from erp.vendor_clients.egress import ALLOW_VARIABLE
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def _loopback_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ALLOW_VARIABLE, "127.0.0.0/8")
 
 
 @pytest.fixture

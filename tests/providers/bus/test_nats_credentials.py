@@ -15,8 +15,14 @@ from erp.errors import ProviderError
 from erp.providers.bus.nats import signing
 from erp.providers.bus.nats.provider import NatsBus
 from erp.runtime.spi import OpenContext
+from erp.vendor_clients.egress import ALLOW_VARIABLE
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def _loopback_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ALLOW_VARIABLE, "127.0.0.0/8")
 
 
 def seed_of(private: Ed25519PrivateKey, letter: int = signing.USER_PREFIX) -> str:
@@ -87,3 +93,14 @@ async def test_tls_is_used_and_an_unknown_authority_refused(tmp_path: Path, open
 
         assert await _answers({**config, "tls_ca": certificate.read_text()}, open_context) == "ok"
         assert await _answers(config, open_context) == "failed_precondition"
+
+
+async def test_a_server_that_the_operator_does_not_allow_is_not_asked(
+    tmp_path: Path, open_context: OpenContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with nats_server(tmp_path) as server:
+        await server.started()
+        assert await _answers(server.config(), open_context) == "ok"
+        monkeypatch.delenv(ALLOW_VARIABLE)
+
+        assert await _answers(server.config(), open_context) == "failed_precondition"

@@ -18,8 +18,14 @@ from erp.providers.bus.rabbitmq.provider import RabbitBus
 from erp.providers.bus.rabbitmq.topology import Names, Place
 from erp.runtime.context import CallContext
 from erp.runtime.spi import OpenContext
+from erp.vendor_clients.egress import ALLOW_VARIABLE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.live]
+
+
+@pytest.fixture(autouse=True)
+def _loopback_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ALLOW_VARIABLE, "127.0.0.0/8")
 
 
 @pytest.fixture

@@ -12,17 +12,20 @@ import itertools
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from erp.providers.bus.nats.signing import SeedError, UserKey, split
 from erp.runtime.spi import Config, ErrorCode, FieldError, ProviderError
+from erp.vendor_clients.guarded_tcp import permitted_address
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
 
 CONNECT_SECONDS = 5
+DEFAULT_PORT = 4222
 PING_SECONDS = 10
 CLOSE_SECONDS = 1
 UNBOUNDED = 1 << 62
@@ -90,6 +93,9 @@ class Channel:
 
         made = Client()
         options = _options(self._config)
+        for server in options["servers"]:
+            url = urlsplit(server)
+            await permitted_address(url.hostname or "", url.port or DEFAULT_PORT)
         key = options.pop("key", None)
         heard: list[Exception] = []
 

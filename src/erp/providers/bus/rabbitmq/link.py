@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from erp.runtime.spi import Config, ErrorCode, ProviderError
+from erp.vendor_clients.guarded_tcp import permitted_address
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractMessage
@@ -172,9 +173,11 @@ async def _connected(config: Config) -> AbstractConnection:
     from aio_pika.connection import Connection, make_url
 
     url = urlsplit(config["url"])
+    port = url.port or (5671 if url.scheme == "amqps" else 5672)
+    await permitted_address(url.hostname or "", port)
     address = make_url(
         host=url.hostname or "",
-        port=url.port or (5671 if url.scheme == "amqps" else 5672),
+        port=port,
         login=config.get("user", "guest"),
         password=config.get("password", "guest"),
         virtualhost=config.get("virtual_host", "/"),
