@@ -18,8 +18,15 @@ from erp.providers.bus.kafka.provider import KafkaBus
 from erp.providers.bus.kafka.tracking import Partition
 from erp.runtime.context import CallContext
 from erp.runtime.spi import UNSET, OpenContext
+from erp.vendor_clients.egress import ALLOW_VARIABLE
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def _loopback_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ALLOW_VARIABLE, "127.0.0.0/8")
+
 
 BROKER = "ERP_TEST_KAFKA"
 

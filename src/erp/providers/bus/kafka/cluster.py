@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from erp.runtime.spi import Config, ErrorCode, FieldError, ProviderError
+from erp.vendor_clients.guarded_tcp import permitted_address
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -84,6 +85,12 @@ class Cluster:
             found["sasl_plain_password"] = config.get("password", "")
         return found
 
+    async def _permitted(self) -> None:
+        """Ask before a client is made: one that is never started complains."""
+        for server in self._config["servers"].split(","):
+            host, _, port = server.rpartition(":")
+            await permitted_address(host, int(port))
+
     async def producer(self, *, transactional: bool = False) -> AIOKafkaProducer:
         """Return a producer that repeats nothing by itself twice (``enable.idempotence``), or one for transactions."""
         from aiokafka import AIOKafkaProducer
@@ -93,6 +100,7 @@ class Cluster:
                 raise unavailable("The connection to Kafka is closed.")
             found = self._producers.get(transactional)
             if found is None:
+                await self._permitted()
                 own: dict[str, Any] = {"transactional_id": f"erp-{uuid.uuid4().hex}"} if transactional else {}
                 made = AIOKafkaProducer(**self._options(), enable_idempotence=True, acks="all", **own)
                 found = self._producers[transactional] = await self._started(made)
@@ -124,6 +132,7 @@ class Cluster:
         """Return a started consumer that sees what is committed only; whoever asks stops it."""
         from aiokafka import AIOKafkaConsumer
 
+        await self._permitted()
         options = {
             "enable_auto_commit": False,
             "isolation_level": "read_committed",
@@ -176,6 +185,7 @@ class Cluster:
         from aiokafka.admin import AIOKafkaAdminClient, NewTopic
         from aiokafka.errors import KafkaError
 
+        await self._permitted()
         admin: Any = await self._started(AIOKafkaAdminClient(**self._options()))
         settings = {"retention.ms": str(self._config.get("retention_seconds", 604_800) * MILLISECONDS)}
         new = NewTopic(
