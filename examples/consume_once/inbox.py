@@ -37,9 +37,13 @@ def consume(
     deliveries = call("pull", params)["deliveries"]
     for delivery in deliveries:
         event = delivery["event"]
-        inbox.handle(event, functools.partial(effect, event=event))
+        inbox.handle(event, functools.partial(_given, effect, event))
         call("ack", {"ack_ids": [delivery["ack_id"]]})
     return len(deliveries)
+
+
+def _given(effect: Callable[[sqlite3.Connection, Event], None], event: Event, database: sqlite3.Connection) -> None:
+    effect(database, event)
 
 
 def add_to_total(database: sqlite3.Connection, event: Event) -> None:
