@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from erp.providers.db.sqlite.connections import GuardedConnection
-from erp.providers.db.sqlite.file import DatabaseFile, T, Work, begun, committed, rolled_back
+from erp.providers.db.sqlite.file import DatabaseFile, T, Work
 from erp.providers.db.sqlite.reading import columns
 from erp.providers.db.sqlite.wording import Prepared
+from erp.providers.db.sqlite.writes import begun, committed, rolled_back
 from erp.runtime.spi import CallContext, ErrorCode, ProviderError
 from erp.vendor_clients.sql.leases import Leases, Transaction
 
