@@ -134,12 +134,15 @@ def asyncpg_app() -> Any:
     return app
 
 
+APPS = {"fastapi": fastapi_app, "starlette": starlette_app, "asyncpg": asyncpg_app}
+
+
 def app_of(kind: str, *arguments: str) -> Any:
     """Return the application of a kind."""
     if kind == "fastapi-redis":
         fill_redis(int(arguments[0]))
         return fastapi_redis_app(int(arguments[0]))
-    return {"fastapi": fastapi_app, "starlette": starlette_app, "asyncpg": asyncpg_app}[kind]()
+    return APPS[kind]()
 
 
 async def serve(*arguments: str) -> None:

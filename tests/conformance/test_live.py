@@ -78,7 +78,9 @@ def test_the_ledger_of_proof_says_what_the_suite_proves_on_a_live_server(ref: st
     level = getattr(LIVE[ref], "LEVEL", reached(ran.manifest, {}))
     now = proven(ran.report(), ran.manifest, level)
 
-    assert json.loads(LEDGER.read_text()).get(ref, {}) == now, f"run `erp provider certify {ref} --record`"
+    assert json.loads(LEDGER.read_text()).get(ref, {}) == now, (
+        f"run `erp provider certify {ref} --config FILE --level {level} --record`"
+    )
 
 
 def test_every_provider_that_names_a_server_and_claims_proof_has_a_live_module() -> None:

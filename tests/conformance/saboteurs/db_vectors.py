@@ -1,6 +1,6 @@
 """Databases whose vectors break one rule each.
 
-No embedded database has vectors, so they are made from ``db/sqlite`` and from vectors that are simply remembered; each
+They are made from ``db/sqlite`` and from vectors that are simply remembered; each
 saboteur that is caught by its case alone shows that these are otherwise correct.
 """
 

@@ -48,7 +48,7 @@ def test_a_quoted_name_ends_where_the_engine_ends_it(lexis: Lexis, sql: str, nam
         (POSTGRES, "a -- b ?\nc", ["a", "c"]),
         (POSTGRES, "a -- b\rc", ["a", "c"]),
         (POSTGRES, "a /* b /* ? */ ' */ c", ["a", "c"]),
-        (DUCKDB, "a /* /* */ c", ["a", "c"]),
+        (DUCKDB, "a /* /* */ */ c", ["a", "c"]),
         (MYSQL, "a # b\nc --d\n-- e\nf", ["a", "c", "d", "f"]),
         (SNOWFLAKE, "a // b\nc", ["a", "c"]),
         (TSQL, "a /* /* */ */ c", ["a", "c"]),

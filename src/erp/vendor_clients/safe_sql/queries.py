@@ -196,9 +196,9 @@ def _is_hidden(schema: str, name: str, policy: Policy) -> bool:
     return name.lower().startswith(tuple(policy.hidden_prefixes))
 
 
-def _name(part: exp.Expr | None, policy: Policy) -> str:
-    if part is None or not part.name:
-        return ""
+def _name(part: exp.Expr | str | None, policy: Policy) -> str:
+    if not isinstance(part, exp.Expr) or not part.name:
+        return ""  # of ``a..b`` the parser keeps a text
     if isinstance(part, exp.Identifier) and part.args.get("quoted"):
         return str(part.name)
     return part.name.upper() if policy.folds_upper else part.name.lower()
@@ -233,7 +233,7 @@ def _position(table: exp.Table, clause: exp.With) -> int:
 
 def _check_calls(tokens: Sequence[Token], tree: exp.Expr, policy: Policy) -> None:
     """Refuse whatever stands before a parenthesis and is neither allowed nor a list of columns."""
-    wanted = Counter(name for name in _called(tokens) if name not in policy.functions)
+    wanted = Counter(name for name in called(tokens) if name not in policy.functions)
     if not wanted:
         return
     for alias in tree.find_all(exp.TableAlias):
@@ -242,12 +242,13 @@ def _check_calls(tokens: Sequence[Token], tree: exp.Expr, policy: Policy) -> Non
     for target in tree.find_all(exp.Schema):
         if isinstance(target.this, exp.Table) and isinstance(target.parent, exp.Insert):
             wanted[".".join(part.name.lower() for part in target.this.parts)] -= 1
-    called = sorted(name for name, count in wanted.items() if count > 0)
-    if called:
-        raise refusal("A function is not allowed here.", f"calls {called[0][:64]}")
+    refused = sorted(name for name, count in wanted.items() if count > 0)
+    if refused:
+        raise refusal("A function is not allowed here.", f"calls {refused[0][:64]}")
 
 
-def _called(tokens: Sequence[Token]) -> Iterator[str]:
+def called(tokens: Sequence[Token]) -> Iterator[str]:
+    """Yield whatever stands before a parenthesis: functions, and tables before a list of columns."""
     for number, token in enumerate(tokens[:-1]):
         if token.kind not in {Kind.WORD, Kind.NAME} or tokens[number + 1].text != "(":
             continue

@@ -180,7 +180,9 @@ def refusal(message: str, why: str) -> ProviderError:
 POSTGRES = Lexis(
     has_escape_strings=True, has_dollar_strings=True, has_nested_comments=True, operators=("?|", "?&", "@?")
 )  # fmt: skip
-DUCKDB = Lexis(has_escape_strings=True, has_dollar_strings=True)
+DUCKDB = Lexis(
+    name_quotes={'"': '"', "`": "`"}, has_escape_strings=True, has_dollar_strings=True, has_nested_comments=True
+)  # fmt: skip
 MYSQL = Lexis(
     name_quotes={"`": "`"}, string_quotes="'\"", has_backslashes=True, has_hash_comments=True,
     needs_space_after_dashes=True,

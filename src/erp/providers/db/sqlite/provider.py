@@ -26,6 +26,7 @@ from erp.providers.db.sqlite.file import DatabaseFile, FileSettings, T, Work
 from erp.providers.db.sqlite.place import FILE, placed
 from erp.providers.db.sqlite.reading import Reading, columns
 from erp.providers.db.sqlite.transactions import Transactions
+from erp.providers.db.sqlite.vectors import Vectors
 from erp.providers.db.sqlite.wording import AsWritten, Prepared, Wording
 from erp.runtime.spi import (
     UNSET,
@@ -68,6 +69,7 @@ class SqliteDatabase:
         )
         self._leases = self._transactions.leases
         self._max_bytes: int = config.get("max_result_bytes", 16_777_216)
+        self._vectors = Vectors(context.data_dir, seconds=settings.statement_seconds)
 
     async def open(self) -> None:
         self._place.require()
@@ -77,6 +79,7 @@ class SqliteDatabase:
     async def close(self) -> None:
         await self._leases.close()
         await self._file.close()
+        await self._vectors.close()
 
     async def health(self) -> Health:
         """Read from the file."""
@@ -191,6 +194,16 @@ class SqliteDatabase:
             transaction.require_writable()
             await transaction.cursors.close()
             return await transaction.session.write(work)
+
+    # -- vectors ---------------------------------------------------------------------------------
+
+    async def upsert_vectors(self, request: api.UpsertVectorsRequest, context: CallContext) -> api.UpsertVectorsResult:  # noqa: ARG002
+        self._file.require_open()
+        return api.UpsertVectorsResult(stored=await self._vectors.store(request))
+
+    async def search_vectors(self, request: api.SearchVectorsRequest, context: CallContext) -> api.SearchVectorsResult:  # noqa: ARG002
+        self._file.require_open()
+        return api.SearchVectorsResult(items=await self._vectors.found(request))
 
     # -- transactions ----------------------------------------------------------------------------
 
