@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any, Protocol, cast
 
 import pytest
 
+from erp.contracts import proof
 from erp.runtime.catalog import ProviderCatalog
 from erp.runtime.conformance.case import Case, cases_for
-from erp.runtime.conformance.certifying import ledger_text, proven, reached
+from erp.runtime.conformance.certifying import proven, reached
 from erp.runtime.conformance.plugin import Suite, judge
 
 HERE = Path(__file__).parent
@@ -69,18 +69,18 @@ def test_the_ledger_of_proof_says_what_the_suite_proves_on_a_live_server(ref: st
     ran = suite(ref)
     now = proven(ran.report(), ran.manifest, reached(ran.manifest, {}))
 
-    assert json.loads(LEDGER.read_text()).get(ref, {}) == now, f"run `erp provider certify {ref} --record`"
+    assert proof.read(LEDGER).get(ref, {"levels": {}})["levels"] == now, f"run `erp provider certify {ref} --record`"
 
 
 def test_every_provider_that_names_a_server_and_claims_proof_has_a_live_module() -> None:
-    claims = set(json.loads(LEDGER.read_text()))
+    claims = set(proof.read(LEDGER))
     named = {ref for ref, one in CATALOG.providers.items() if one.conformance.get("server")}
 
     assert claims & named == set(LIVE) & claims
 
 
 def test_the_ledger_is_sorted_and_names_only_providers_that_are_here() -> None:
-    ledger = json.loads(LEDGER.read_text())
+    ledger = proof.read(LEDGER)
 
     assert set(ledger) <= set(CATALOG.providers)
-    assert LEDGER.read_text() == ledger_text(ledger)
+    assert LEDGER.read_text() == proof.text(ledger), "run `erp contracts generate`"

@@ -73,7 +73,7 @@ async def examine(
 
     from erp.cli.conformance_host import hosting
     from erp.errors import ProviderError
-    from erp.runtime.conformance import Report, cases_for, run
+    from erp.runtime.conformance import Report, Run, cases_for
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     async with hosting(drop_in=folder) as host:
@@ -88,10 +88,12 @@ async def examine(
         chosen = manifest.conformance.get("config") or {} if config is None else config
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task(ref, total=len(wanted))
-            async for outcome in run(host, manifest, chosen, only=only):
+            run = Run(host, manifest, chosen)
+            async for outcome in run.outcomes(only):
                 done.outcomes.append(outcome)
                 progress.update(task, advance=1, description=f"{ref} {outcome.case.id}")
                 _tell(console, outcome)
+            done.server = await run.server()
     return done
 
 

@@ -28,6 +28,7 @@ import pytest
 from erp.errors import ProviderError
 from erp.runtime.catalog import ProviderCatalog
 from erp.runtime.conformance.case import Case, cases_for
+from erp.runtime.conformance.certifying import proven, reached
 from erp.runtime.conformance.host import Host
 from erp.runtime.conformance.outcome import Outcome, Report
 from erp.runtime.conformance.running import Run
@@ -40,7 +41,10 @@ HOST = "erp.cli.conformance_host:hosting"
 
 SUITE = "erp.runtime.conformance.suite"
 
+PROVEN = "proven in this run"
+
 _suites: list[Suite] = []
+_lines: list[str] = []
 
 
 def hosting() -> Hosting:
@@ -75,8 +79,23 @@ class Suite:
 
     def report(self) -> Report:
         """Return the outcomes of all cases, running those that have not run."""
-        outcomes = [self.outcome(case) for case in cases_for(self.manifest)]
-        return Report(self.ref, self.manifest.version, self.manifest.contract, outcomes)
+        for case in cases_for(self.manifest):
+            self.outcome(case)
+        return self.so_far()
+
+    def so_far(self) -> Report:
+        """Return the outcomes of the cases that have run, and what answered them."""
+        server = self._wait(self._run.server()) if self._run is not None else None
+        outcomes = list(self._outcomes.values())
+        return Report(self.ref, self.manifest.version, self.manifest.contract, outcomes, server)
+
+    def line(self) -> str:
+        """Return in a line what this session has proven: ``cache/redis  P4  6 of 6 capabilities  Redis 8.0.2``."""
+        report = self.so_far()
+        levels = proven(report, self.manifest, reached(self.manifest, self._config))
+        shown = "/".join(sorted(set(levels.values()))) or "--"
+        count = f"{len(levels)} of {len(self.manifest.capabilities)} capabilities"
+        return f"{self.ref:28} {shown:3} {count:22} {report.server or 'itself':28} {report.counted}"
 
     async def _outcome(self, case: Case) -> Outcome:
         assert self._run is not None  # noqa: S101  (started by its only caller)
@@ -184,6 +203,16 @@ def judge(outcome: Outcome) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Stop the layers that were started."""
+    """Stop the layers that were started, and keep what they have proven."""
     while _suites:
-        _suites.pop().close()
+        suite = _suites.pop()
+        _lines.append(suite.line())
+        suite.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what this session has proven, a provider a line."""
+    if _lines:
+        terminalreporter.section(PROVEN)
+        for line in sorted(_lines):
+            terminalreporter.write_line(line)

@@ -10,6 +10,8 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
+
 from erp.errors import ProviderError
 from erp.runtime.conformance.bench import Bench, Recording
 from erp.runtime.conformance.case import Case, cases_for
@@ -33,27 +35,6 @@ _DECLARED = {
 """What the manifest has to say for a case, and what is not known when it does not."""
 
 
-async def run(
-    host: Host,
-    manifest: ProviderManifest,
-    config: Mapping[str, Any],
-    *,
-    only: Sequence[str] = (),
-) -> AsyncGenerator[Outcome]:
-    """Run the cases of a provider and yield each outcome as it is known.
-
-    Args:
-        host: the layer to run them in.
-        manifest: of the provider.
-        config: with which it works, secrets in plain text.
-        only: ids of cases; empty means all.
-    """
-    run_ = Run(host, manifest, config)
-    for one in cases_for(manifest):
-        if not only or one.id in only:
-            yield await run_.outcome(one)
-
-
 class Run:
     """One provider's cases and what they have recorded."""
 
@@ -73,6 +54,12 @@ class Run:
         self.recording = Recording(secrets=secrets)
         gaps = manifest.conformance.get("gaps") or []
         self._gaps = {gap["case"]: gap for gap in gaps}
+
+    async def outcomes(self, only: Sequence[str] = ()) -> AsyncGenerator[Outcome]:
+        """Run the cases of the provider, or those with these ids, and yield each outcome as it is known."""
+        for one in cases_for(self._manifest):
+            if not only or one.id in only:
+                yield await self.outcome(one)
 
     async def outcome(self, one: Case) -> Outcome:
         """Run one case."""
@@ -97,6 +84,22 @@ class Run:
             return Outcome(one, "passed", seconds)
         trace = "".join(traceback.format_exception(failure))
         return Outcome(one, "failed", seconds, _explained(failure), trace)
+
+    async def server(self) -> str | None:
+        """Return name and version of what answers, as its health says them, else the name in the manifest."""
+        bench = Bench(self._host, self._manifest, self._config, self.recording)
+        named: str | None = self._manifest.conformance.get("server")
+        provider = bench.bare()
+        try:
+            async with asyncio.timeout(self._case_seconds):
+                await provider.open()
+                said = [one for one in (await provider.health()).dependencies if one.version is not UNSET]
+        except Exception:  # noqa: BLE001  (what it does wrong the cases have found)
+            return named
+        finally:
+            await provider.close()
+            await bench.close()
+        return ", ".join(f"{one.name} {one.version}" for one in said) or named
 
     def _missing(self, one: Case) -> str:
         conformance = self._manifest.conformance
