@@ -1,5 +1,7 @@
 """Tenants, keys, quotas and audit: who may change them, and that a change works at once."""
 
+import asyncio
+import time
 from typing import Any
 
 import httpx2
