@@ -71,10 +71,10 @@ def migrate(  # noqa: PLR0913, PLR0917  (each is an option of the command)
     """
     from erp.cli.migrate.migration import Options, finished
 
-    sides = ((source, target), (connection, to_connection))
     file = journal or Path(f"migrate-{source.replace('/', '-')}-{target.replace('/', '-')}.journal")
-    about = (route, shadow, may_differ, tuple(topics or ()), tuple(groups or ()), overwrite, passes, dry_run)
-    options = Options(*sides, *about, file)
+    refs, connections = (source, target), (connection, to_connection)
+    named = (tuple(topics or ()), tuple(groups or ()))
+    options = Options(refs, connections, route, shadow, may_differ, *named, overwrite, passes, dry_run, file)
     with _explained(options):
         report = finished(options, url, key)
     typer.echo(json.dumps(report, indent=2) if as_json else _text(report))
