@@ -27,6 +27,7 @@ from erp.gateway.events import ProviderEvents
 from erp.gateway.invoke import InvokeRoute
 from erp.gateway.links import LinkRoutes
 from erp.gateway.operations import OperationPages
+from erp.gateway.policies import AccessEvaluation, Permissions, Policies
 from erp.gateway.reloading import Reloading
 from erp.gateway.routing import Routing
 from erp.gateway.standing import Standings
@@ -49,7 +50,8 @@ from erp.security.identity import KeyIdentity
 from erp.security.keyring import Keyring
 from erp.security.links import SealedLinks
 from erp.security.platform_identity import PlatformIdentity
-from erp.security.policy import RolePolicy
+from erp.security.policy.decisions import DecisionPoint
+from erp.security.policy.wiring import PolicySettings, decision_point
 from erp.security.tokens import Tokens
 from erp.security.vault import EnvelopeVault
 from erp.services.order.follow_up import OrderFollowUp
@@ -101,6 +103,8 @@ class Settings:
     public_url: str | None = field(default_factory=lambda: os.environ.get("ERP_PUBLIC_URL"))
     """Where the gateway is reached from outside: what links begin with. None: where it listens."""
 
+    policy: PolicySettings = field(default_factory=PolicySettings.from_environment)
+
     @property
     def models_dir(self) -> Path:
         """Where local models are installed."""
@@ -142,7 +146,7 @@ class Layer:
         self.spans = Spans.from_environment()
         self.vault = EnvelopeVault(control.secrets, keyring)
         self.links = SealedLinks(keyring.pepper, (settings.public_url or DEFAULT_URL).rstrip("/"))
-        self.policy = RolePolicy()
+        self.policy: DecisionPoint = decision_point(settings.policy, control)
         self.catalog = ProviderCatalog.load(settings.drop_in_dir)
         self.catalog.processes = settings.processes
         self.tokens = Tokens(self.vault)
@@ -209,6 +213,7 @@ class Layer:
         layer.vault.on_put = layer.rotation.changed
         control.revisions.watch(Topic.CATALOG, layer.catalog_changed)
         layer._tasks = [
+            asyncio.create_task(layer.policy.start(), name="policy"),
             asyncio.create_task(layer.relay.run(), name="outbox relay"),
             asyncio.create_task(layer.follow_up.run(), name="order follow-up"),
             asyncio.create_task(layer.caretaker.run(), name="caretaker"),
@@ -230,6 +235,7 @@ class Layer:
         await self.calls.routes.close()
         await self.feed.close()
         await self.pool.close()
+        await self.policy.close()
         await self.control.close()
         self.log.flush()
         self.spans.close()
@@ -305,6 +311,9 @@ class Layer:
                 control=control, identity=self.identity, plans=plans, credentials=credentials
             ),
             links=LinkRoutes(self.links, self.calls, control.tenants),
+            policies=Policies(control, self.policy, self.catalog, credentials),
+            permissions=Permissions(self.catalog, self.policy),
+            access=AccessEvaluation(self.identity, credentials),
             status=Status(self.calls, self.metrics, {"control_plane": control.ping}, credentials),
         )
 

@@ -29,6 +29,7 @@ from erp.runtime.ports import (
     Decision,
     Identity,
     LinkMaker,
+    Question,
     Reminders,
     Route,
     RouteKind,
@@ -103,9 +104,12 @@ class ListedPolicy:
     steps: list[str]
     denied: set[str] = field(default_factory=set)
 
-    def decide(self, actor: Actor, *, area: str, domain: str, name: str, action: str, effect: str) -> Decision:
+    def known(self, question: Question) -> Decision | None:
+        return None
+
+    async def decide(self, question: Question) -> Decision:
         self.steps.append("policy")
-        if f"{domain}.{action}" in self.denied:
+        if f"{question.domain}.{question.action}" in self.denied:
             return Decision(allow=False, reason="the role has no right to it")
         return Decision(allow=True, reason="listed")
 

@@ -25,6 +25,7 @@ class Role(StrEnum):
     ADMIN = "admin"
     OPERATOR = "operator"
     DEVELOPER = "developer"
+    AGENT = "agent"
 
 
 @app.callback()

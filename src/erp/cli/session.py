@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -59,12 +59,12 @@ def with_control_plane(data_dir: Path | None, work: Callable[[ControlPlane], Awa
         return asyncio.run(session())
 
 
-def asked(method: str, url: str, key: str) -> Any:
+def asked(method: str, url: str, key: str, body: Mapping[str, Any] | None = None) -> Any:
     """Return a running server's answer; whatever goes wrong ends the command with status 1 and a readable reason."""
     import httpx2
 
     try:
-        answer = httpx2.request(method, url, headers={"authorization": f"Bearer {key}"}, timeout=ASK_SECONDS)
+        answer = httpx2.request(method, url, headers={"authorization": f"Bearer {key}"}, json=body, timeout=ASK_SECONDS)
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         typer.echo(
             f"erp: {url} cannot be reached: {error}. Start it with `erp serve`, or name it with --url.", err=True

@@ -21,7 +21,7 @@ from erp.control_plane.tables import api_keys
 from erp.control_plane.tenants import require
 from erp.errors import FieldError, ProviderError
 
-ROLES = ("admin", "operator", "developer")
+ROLES = ("admin", "operator", "developer", "agent")
 _SCOPE = re.compile(r"(providers|services|admin|\*):[a-z0-9_*/.-]{1,200}:[a-z_*]{1,64}\Z")
 
 

@@ -27,6 +27,7 @@ class Topic(StrEnum):
     QUOTAS = "quotas"
     CATALOG = "catalog"
     """Providers, which every process reads for itself."""
+    POLICIES = "policies"
     OUTBOX = "outbox"
     """Never counted: its row is the lock under which due events are claimed."""
 

@@ -242,6 +242,30 @@ reminders = sa.Table(
     comment="runs_at: wanted_at, or the end of the lease when that is later",
 )
 
+policies = sa.Table(
+    "policies",
+    metadata,
+    _owner(),
+    _number("number", key=True),
+    _text("source"),
+    _text("note"),
+    _number("created_at"),
+    _text("created_by"),
+    comment="the newest revision is in force",
+)
+
+consents = sa.Table(
+    "consents",
+    metadata,
+    _owner(),
+    _text("subject", key=True),
+    _text("purpose", key=True),
+    _text("state"),
+    _text("evidence"),
+    _number("recorded_at"),
+    _text("recorded_by"),
+)
+
 revisions = sa.Table(
     "revisions",
     metadata,

@@ -30,8 +30,8 @@ class Administration:
         self._plans = plans
         self._credentials = credentials
 
-    def _authorise(self, visit: Visit, area: str, action: str, effect: str) -> None:
-        self._credentials.authorise(visit.actor, area, "*", action, effect)
+    async def _authorise(self, visit: Visit, area: str, action: str, effect: str) -> None:
+        await self._credentials.authorise(visit.actor, area, "*", action, effect)
 
     async def _audited(
         self, visit: Visit, action: str, target: str, effect: str = "write", *, tenant: str | None = None
@@ -43,7 +43,7 @@ class Administration:
 
     async def tenants(self, visit: Visit) -> tuple[int, Any]:
         """List tenants; other tenants' administrators see their own."""
-        self._authorise(visit, "tenants", "list", "read")
+        await self._authorise(visit, "tenants", "list", "read")
         if visit.tenant != PLATFORM:
             return 200, {"items": [await self._control.tenants.get(visit.tenant)]}
         items, cursor = await self._control.tenants.list(limit=visit.limit(), cursor=visit.query("cursor"))
@@ -51,7 +51,7 @@ class Administration:
 
     async def create_tenant(self, visit: Visit) -> tuple[int, Any]:
         """Create a tenant."""
-        self._authorise(visit, "tenants", "create", "write")
+        await self._authorise(visit, "tenants", "create", "write")
         platform_only(visit)
         body = await visit.body("createTenant")
         created = await self._control.tenants.create(
@@ -62,13 +62,13 @@ class Administration:
 
     async def tenant(self, visit: Visit) -> tuple[int, Any]:
         """Show a tenant."""
-        self._authorise(visit, "tenants", "get", "read")
+        await self._authorise(visit, "tenants", "get", "read")
         platform_only(visit, visit.path("tenant"))
         return 200, await self._control.tenants.get(visit.path("tenant"))
 
     async def change_tenant(self, visit: Visit) -> tuple[int, Any]:
         """Change name, region or call policy of a tenant."""
-        self._authorise(visit, "tenants", "change", "write")
+        await self._authorise(visit, "tenants", "change", "write")
         platform_only(visit, visit.path("tenant"))
         changes = await visit.body("changeTenant")
         changed = await self._control.tenants.update(visit.path("tenant"), **changes)
@@ -78,7 +78,7 @@ class Administration:
 
     async def delete_tenant(self, visit: Visit) -> tuple[int, Any]:
         """Remove a tenant with its keys, connections and quotas. Its audit records stay."""
-        self._authorise(visit, "tenants", "delete", "destructive")
+        await self._authorise(visit, "tenants", "delete", "destructive")
         platform_only(visit)
         tenant = visit.path("tenant")
         if tenant == PLATFORM:
@@ -93,14 +93,14 @@ class Administration:
 
     async def keys(self, visit: Visit) -> tuple[int, Any]:
         """List API keys; the keys themselves are never shown again."""
-        self._authorise(visit, "keys", "list", "read")
+        await self._authorise(visit, "keys", "list", "read")
         tenant = await tenant_of(visit, self._control.tenants)
         items, cursor = await self._control.api_keys.list(tenant, limit=visit.limit(), cursor=visit.query("cursor"))
         return 200, _page(items, cursor)
 
     async def create_key(self, visit: Visit) -> tuple[int, Any]:
         """Create an API key and show it once."""
-        self._authorise(visit, "keys", "create", "write")
+        await self._authorise(visit, "keys", "create", "write")
         body = await visit.body("createKey")
         tenant = body.get("tenant", visit.tenant)
         if tenant != visit.tenant:
@@ -119,7 +119,7 @@ class Administration:
 
     async def change_key(self, visit: Visit) -> tuple[int, Any]:
         """Change name, role, scopes or end of an API key; the key itself stays."""
-        self._authorise(visit, "keys", "change", "write")
+        await self._authorise(visit, "keys", "change", "write")
         key, changes = visit.path("key"), await visit.body("changeKey")
         tenant = await tenant_of(visit, self._control.tenants)
         known = await self._control.api_keys.get(tenant, key)
@@ -134,7 +134,7 @@ class Administration:
 
     async def revoke_key(self, visit: Visit) -> tuple[int, Any]:
         """Revoke an API key at once."""
-        self._authorise(visit, "keys", "revoke", "destructive")
+        await self._authorise(visit, "keys", "revoke", "destructive")
         key = visit.path("key")
         tenant = await tenant_of(visit, self._control.tenants)
         if not await self._control.api_keys.revoke(tenant, key, revision=visit.query("revision")):
@@ -147,12 +147,12 @@ class Administration:
 
     async def quotas(self, visit: Visit) -> tuple[int, Any]:
         """List quotas with what is used of them."""
-        self._authorise(visit, "quotas", "list", "read")
+        await self._authorise(visit, "quotas", "list", "read")
         return 200, {"items": await self._control.quotas.list(await tenant_of(visit, self._control.tenants))}
 
     async def set_quota(self, visit: Visit) -> tuple[int, Any]:
         """Set how many calls a tenant may make in a period."""
-        self._authorise(visit, "quotas", "set", "write")
+        await self._authorise(visit, "quotas", "set", "write")
         body = await visit.body("setQuota")
         tenant, period = await tenant_of(visit, self._control.tenants), visit.path("period")
         quota = await self._control.quotas.set(tenant, period, body["limit"], revision=body.get("revision"))
@@ -161,7 +161,7 @@ class Administration:
 
     async def delete_quota(self, visit: Visit) -> tuple[int, Any]:
         """Remove a limit."""
-        self._authorise(visit, "quotas", "delete", "destructive")
+        await self._authorise(visit, "quotas", "delete", "destructive")
         tenant, period = await tenant_of(visit, self._control.tenants), visit.path("period")
         if not await self._control.quotas.delete(tenant, period, revision=visit.query("revision")):
             raise ProviderError(ErrorCode.NOT_FOUND, "There is no quota for this period.")
@@ -172,7 +172,7 @@ class Administration:
 
     async def audit(self, visit: Visit) -> tuple[int, Any]:
         """Search the tenant's audit records, newest first."""
-        self._authorise(visit, "audit", "search", "read")
+        await self._authorise(visit, "audit", "search", "read")
         items, cursor = await self._control.audit.search(
             visit.tenant,
             actor=visit.query("actor"),

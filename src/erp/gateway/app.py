@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from erp.gateway.invoke import InvokeRoute
     from erp.gateway.links import LinkRoutes
     from erp.gateway.operations import OperationPages
+    from erp.gateway.policies import AccessEvaluation, Permissions, Policies
     from erp.gateway.reloading import Reloading
     from erp.gateway.routing import Routing
     from erp.gateway.status import Status
@@ -73,6 +74,9 @@ class Parts:
     dead_events: DeadEvents
     reloading: Reloading
     administration: Administration
+    policies: Policies
+    permissions: Permissions
+    access: AccessEvaluation
     links: LinkRoutes
     status: Status
 
@@ -106,6 +110,7 @@ def pages(credentials: Credentials, parts: Parts, lifespan: Lifespan | None = No
         route("/operations", operations.operations),
         route("/operations/{operation}", operations.get),
         route("/operations/{operation}", operations.cancel, "DELETE"),
+        *access_routes(route, parts),
         *administration_routes(route, parts.administration),
     ]
     handlers = {HTTPException: _http_problem, Exception: _crash}
@@ -124,6 +129,24 @@ def provider_routes(route: Callable[..., Route], discovery: Discovery, configura
         route(f"{one}/configure", configuration.configure, "POST"),
         route(f"{one}/configure", configuration.connections),
         route(f"{one}/configure", configuration.remove, "DELETE"),
+    ]
+
+
+def access_routes(route: Callable[..., Route], parts: Parts) -> list[Route]:
+    """Return the routes about who may do what."""
+    policies, access = parts.policies, parts.access
+    return [
+        route("/me", parts.permissions.me),
+        route("/me/permissions", parts.permissions.permissions),
+        route("/policies", policies.revisions),
+        route("/policies", policies.put, "PUT"),
+        route("/policies:rollback", policies.roll_back, "POST"),
+        route("/policies:test", policies.test, "POST"),
+        route("/policies:shadow", policies.shadow),
+        route("/consents", policies.consents),
+        route("/consents/{subject}/{purpose}", policies.record_consent, "PUT"),
+        route("/access/v1/evaluation", access.evaluate, "POST"),
+        route("/access/v1/evaluations", access.evaluate_all, "POST"),
     ]
 
 

@@ -73,7 +73,7 @@ class Configuration:
         long is answered with that, and a second change of the connection meanwhile with ``conflict``.
         """
         manifest = self._manifest(visit)
-        self._credentials.authorise(visit.actor, AREA, manifest.ref, "configure", "write")
+        await self._credentials.authorise(visit.actor, AREA, manifest.ref, "configure", "write")
         self._catalog.check_reach(manifest)
         body = await visit.body("configureProvider")
         tenant = await tenant_of(visit, self._control.tenants)
@@ -203,7 +203,7 @@ class Configuration:
     async def connections(self, visit: Visit) -> tuple[int, Any]:
         """List the tenant's connections of a provider."""
         manifest = self._manifest(visit)
-        self._credentials.authorise(visit.actor, AREA, manifest.ref, "list", "read")
+        await self._credentials.authorise(visit.actor, AREA, manifest.ref, "list", "read")
         tenant = await tenant_of(visit, self._control.tenants)
         found = await self._control.connections.list(tenant, domain=manifest.domain, provider=manifest.name)
         if not manifest.needs_configuration and all(item.name != "default" for item in found):
@@ -214,7 +214,7 @@ class Configuration:
 
     async def all_connections(self, visit: Visit) -> tuple[int, Any]:
         """List what was configured of all providers, a page at a time."""
-        self._credentials.authorise(visit.actor, AREA, "*", "list", "read")
+        await self._credentials.authorise(visit.actor, AREA, "*", "list", "read")
         tenant = await tenant_of(visit, self._control.tenants)
         found = await self._control.connections.list(
             tenant,
@@ -243,7 +243,7 @@ class Configuration:
     async def remove(self, visit: Visit) -> tuple[int, Any]:
         """Remove a connection, its secrets and its open provider (after the calls inside have ended)."""
         manifest = self._manifest(visit)
-        self._credentials.authorise(visit.actor, AREA, manifest.ref, "remove", "destructive")
+        await self._credentials.authorise(visit.actor, AREA, manifest.ref, "remove", "destructive")
         tenant = await tenant_of(visit, self._control.tenants)
         name = visit.query("connection") or visit.inbound.connection or "default"
         place = (tenant, manifest.domain, manifest.name, name)

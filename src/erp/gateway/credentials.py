@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
+from erp.runtime.question import Question
 
 if TYPE_CHECKING:
     from erp.gateway.inbound import Inbound
@@ -33,9 +34,10 @@ class Credentials:
             raise ProviderError(ErrorCode.PERMISSION_DENIED, message)
         return actor
 
-    def authorise(self, actor: Actor, domain: str, name: str, action: str, effect: str) -> None:
+    async def authorise(self, actor: Actor, domain: str, name: str, action: str, effect: str) -> None:
         """Pass when ``actor`` may use an administrative function; otherwise raise ``permission_denied``."""
-        decision = self._policy.decide(actor, area="admin", domain=domain, name=name, action=action, effect=effect)
+        question = Question(actor=actor, area="admin", domain=domain, name=name, action=action, effect=effect)
+        decision = self._policy.known(question) or await self._policy.decide(question)
         if not decision.allow:
             message = f"{domain}.{action} is not allowed: {decision.reason}."
             raise ProviderError(ErrorCode.PERMISSION_DENIED, message)

@@ -28,7 +28,7 @@ class DeadEvents:
 
     async def dead(self, visit: Visit) -> tuple[int, Any]:
         """List dead events, oldest first, a page at a time."""
-        self._credentials.authorise(visit.actor, AREA, "*", "list", "read")
+        await self._credentials.authorise(visit.actor, AREA, "*", "list", "read")
         after = cursors.read(visit.query("cursor"), int) or 0
         found = await self._control.outbox.dead(visit.tenant, after=after, limit=visit.limit() + 1)
         answer: dict[str, Any] = {"items": [_shown(item) for item in found[: visit.limit()]]}
@@ -38,7 +38,7 @@ class DeadEvents:
 
     async def requeue(self, visit: Visit) -> tuple[int, Any]:
         """Try a dead event again, with its attempts counted anew."""
-        self._credentials.authorise(visit.actor, AREA, "*", "requeue", "write")
+        await self._credentials.authorise(visit.actor, AREA, "*", "requeue", "write")
         id_ = visit.path("event")
         if not await self._control.outbox.requeue(visit.tenant, id_):
             raise ProviderError(ErrorCode.NOT_FOUND, f"There is no dead event {id_[:100]!r}.")

@@ -15,6 +15,7 @@ from erp.errors import FieldError, ProviderError
 from erp.gateway import answers
 from erp.gateway.streams import HEARTBEAT_SECONDS
 from erp.runtime.delivery import cloud_event
+from erp.runtime.question import Question
 
 if TYPE_CHECKING:
     from erp.gateway.endpoint import Visit
@@ -42,9 +43,15 @@ class ProviderEvents:
     async def listen(self, visit: Visit) -> tuple[int, Any]:
         """Send events until the caller goes away; ``Last-Event-ID`` says behind which one to begin."""
         manifest = self._catalog.provider(visit.path("domain"), visit.path("name"))
-        decision = self._policy.decide(
-            visit.actor, area="providers", domain=manifest.domain, name=manifest.name, action="events", effect="read"
+        question = Question(
+            actor=visit.actor,
+            area="providers",
+            domain=manifest.domain,
+            name=manifest.name,
+            action="events",
+            effect="read",
         )
+        decision = self._policy.known(question) or await self._policy.decide(question)
         if not decision.allow:
             message = f"The events of {manifest.ref} are not allowed: {decision.reason}."
             raise ProviderError(ErrorCode.PERMISSION_DENIED, message)

@@ -38,7 +38,7 @@ class OperationPages:
             raise ProviderError(ErrorCode.INVALID_ARGUMENT, "There is no such state.", errors=[error])
         found, end = await self._control.operations.page(
             visit.tenant,
-            actor=None if self._sees_all(visit, "list", "read") else visit.actor.id,
+            actor=None if await self._sees_all(visit, "list", "read") else visit.actor.id,
             state=state,
             before=cursors.read(visit.query("cursor"), tuple[int, str]),
             limit=visit.limit(),
@@ -65,14 +65,14 @@ class OperationPages:
 
     async def _own(self, visit: Visit, action: str, effect: str) -> Operation:
         found = await self._control.operations.find(visit.tenant, visit.path("operation"))
-        if found is None or not (found.order.actor.id == visit.actor.id or self._sees_all(visit, action, effect)):
+        if found is None or not (found.order.actor.id == visit.actor.id or await self._sees_all(visit, action, effect)):
             message = f"There is no operation {visit.path('operation')[:100]!r}. Ended ones are kept for a day."
             raise ProviderError(ErrorCode.NOT_FOUND, message)
         return found
 
-    def _sees_all(self, visit: Visit, action: str, effect: str) -> bool:
+    async def _sees_all(self, visit: Visit, action: str, effect: str) -> bool:
         try:
-            self._credentials.authorise(visit.actor, AREA, "*", action, effect)
+            await self._credentials.authorise(visit.actor, AREA, "*", action, effect)
         except ProviderError:
             return False
         return True

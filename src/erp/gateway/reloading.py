@@ -30,7 +30,7 @@ class Reloading:
 
     async def reload(self, visit: Visit) -> tuple[int, Any]:
         """Look for providers anew; answer what was added, changed, removed and refused."""
-        self._credentials.authorise(visit.actor, "catalog", "*", "reload", "write")
+        await self._credentials.authorise(visit.actor, "catalog", "*", "reload", "write")
         changes = await self._hot_swap.reload()
         await self._tell()
         for change in changes:

@@ -36,12 +36,12 @@ class Routing:
         self._plans = plans
         self._credentials = credentials
 
-    def _authorise(self, visit: Visit, target: str, action: str, effect: str) -> None:
-        self._credentials.authorise(visit.actor, AREA, target, action, effect)
+    async def _authorise(self, visit: Visit, target: str, action: str, effect: str) -> None:
+        await self._credentials.authorise(visit.actor, AREA, target, action, effect)
 
     async def routes(self, visit: Visit) -> tuple[int, Any]:
         """List the tenant's routes, a page at a time."""
-        self._authorise(visit, "*", "list", "read")
+        await self._authorise(visit, "*", "list", "read")
         tenant = await tenant_of(visit, self._control.tenants)
         after = cursors.read(visit.query("cursor"), tuple[str, str]) or ("", "")
         found = await self._control.routes.list(tenant, after=after, limit=visit.limit() + 1)
@@ -54,7 +54,7 @@ class Routing:
     async def get(self, visit: Visit) -> tuple[int, Any]:
         """Show a route with the state of its targets."""
         domain, name = visit.path("domain"), visit.path("name")
-        self._authorise(visit, f"{domain}/{name}", "get", "read")
+        await self._authorise(visit, f"{domain}/{name}", "get", "read")
         tenant = await tenant_of(visit, self._control.tenants)
         live = await self._book.find(tenant, domain, name)
         if live is None:
@@ -64,7 +64,7 @@ class Routing:
     async def put(self, visit: Visit) -> tuple[int, Any]:
         """Make or change a route, when everything it names is there."""
         domain, name = visit.path("domain"), visit.path("name")
-        self._authorise(visit, f"{domain}/{name}", "put", "write")
+        await self._authorise(visit, f"{domain}/{name}", "put", "write")
         body = await visit.body("putRoute")
         tenant = await tenant_of(visit, self._control.tenants)
         is_default, revision = body.pop("default", None), body.pop("revision", None)
@@ -94,7 +94,7 @@ class Routing:
     async def delete(self, visit: Visit) -> tuple[int, Any]:
         """Remove a route."""
         domain, name = visit.path("domain"), visit.path("name")
-        self._authorise(visit, f"{domain}/{name}", "delete", "destructive")
+        await self._authorise(visit, f"{domain}/{name}", "delete", "destructive")
         tenant = await tenant_of(visit, self._control.tenants)
         if not await self._control.routes.delete(tenant, domain, name, revision=visit.query("revision")):
             raise _missing(domain, name)

@@ -67,7 +67,7 @@ class Status:
 
     async def metrics(self, visit: Visit) -> tuple[int, Any]:
         """Return OpenMetrics of the whole process, without tenants."""
-        self._credentials.authorise(visit.actor, "metrics", "*", "read", "read")
+        await self._credentials.authorise(visit.actor, "metrics", "*", "read", "read")
         self._metrics.in_flight = self._calls.in_flight
         return 200, Response(self._metrics.exposition(), media_type=CONTENT_TYPE)
 

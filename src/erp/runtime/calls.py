@@ -25,6 +25,7 @@ from erp.runtime import effects, execution
 from erp.runtime.call import Answer, Call
 from erp.runtime.context import CallContext
 from erp.runtime.handles import marked
+from erp.runtime.question import question_of
 from erp.runtime.resilience import TokenBucket
 from erp.runtime.routed import Attempt, RoutedCalls, is_repeatable
 
@@ -181,7 +182,7 @@ class Calls:
         request = call.request
         if request is None:
             request, call.metadata = call.action.decode(call.body)
-        self._authorise(call)
+        await self._authorise(call)
         return request
 
     async def limit(self, tenant: str) -> None:
@@ -213,16 +214,10 @@ class Calls:
         self._tenant_buckets[tenant] = (time.monotonic() + TENANT_FRESH_SECONDS, bucket)
         return bucket
 
-    def _authorise(self, call: Call) -> None:
+    async def _authorise(self, call: Call) -> None:
         action = call.action
-        decision = self._policy.decide(
-            call.actor,
-            area=action.area,
-            domain=action.group,
-            name=call.provider,
-            action=action.name,
-            effect=action.effect,
-        )
+        question = question_of(call)
+        decision = self._policy.known(question) or await self._policy.decide(question)
         if not decision.allow or (action.internal and call.actor.kind != "service"):
             reason = decision.reason if not decision.allow else "the action is internal"
             self._journal.note(effects.refusal(call, reason))

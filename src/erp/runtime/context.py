@@ -25,6 +25,8 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
     roles: frozenset[str] = frozenset()
     scopes: frozenset[str] = frozenset()
     kind: Literal["key", "user", "service"] = "key"
+    elevated: str = ""
+    """A further role, for a while (break-glass)."""
 
 
 class EmittedEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,13 +11,7 @@ import msgspec
 from erp.runtime.call_policy import Rate
 from erp.runtime.context import Actor, EmittedEvent
 from erp.runtime.operation import Operation, Order, Outcome, Progress
-
-
-class Decision(msgspec.Struct, frozen=True):
-    """A policy answer with its reason (for the audit record and, safely worded, the caller)."""
-
-    allow: bool
-    reason: str
+from erp.runtime.question import Decision, Policy, Question
 
 
 class Introspection(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,13 +68,6 @@ class Identity(Protocol):
 
     async def evaluate(self, tenant: str, subject: tuple[str, str], action: str, resource: tuple[str, str]) -> Decision:
         """Decide as the gateway would; subject and resource are (type, id). What is unknown is denied."""
-
-
-class Policy(Protocol):
-    """Decides whether an actor may do a thing. Deny by default."""
-
-    def decide(self, actor: Actor, *, area: str, domain: str, name: str, action: str, effect: str) -> Decision:
-        """``area`` is ``providers``, ``services`` or ``admin``; ``effect`` is read, write or destructive."""
 
 
 class SecretVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -386,6 +373,7 @@ __all__ = [
     "Operations",
     "OutboxEvent",
     "Policy",
+    "Question",
     "Quotas",
     "Rates",
     "Reminder",

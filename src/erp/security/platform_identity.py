@@ -11,6 +11,7 @@ from erp.control_plane import key_text
 from erp.errors import FieldError, ProviderError
 from erp.runtime.context import Actor
 from erp.runtime.ports import Decision, Introspection, IssuedToken
+from erp.runtime.question import Question
 from erp.security.identity import KEY_PREFIX, KeyIdentity
 from erp.security.tokens import GATEWAY, ISSUER, LIFETIME_SECONDS, Claims, Tokens, looks_like_token
 
@@ -117,7 +118,8 @@ class PlatformIdentity:
             return Decision(allow=False, reason=error.message)
         actor = Actor(id=subject[1], tenant=tenant, roles=frozenset({record.role}), scopes=record.scopes)
         named = name if area != "services" else domain
-        return self._policy.decide(actor, area=area, domain=domain, name=named, action=action, effect=effect)
+        question = Question(actor=actor, area=area, domain=domain, name=named, action=action, effect=effect)
+        return self._policy.known(question) or await self._policy.decide(question)
 
 
 def _of_token(claims: Claims) -> Introspection:
