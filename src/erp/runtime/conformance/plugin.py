@@ -28,7 +28,7 @@ import pytest
 from erp.errors import ProviderError
 from erp.runtime.catalog import ProviderCatalog
 from erp.runtime.conformance.case import Case, cases_for
-from erp.runtime.conformance.certifying import proven, reached
+from erp.runtime.conformance.certifying import ProofLevel, proven, reached
 from erp.runtime.conformance.host import Host
 from erp.runtime.conformance.outcome import Outcome, Report
 from erp.runtime.conformance.running import Run
@@ -57,10 +57,19 @@ def hosting() -> Hosting:
 class Suite:
     """One provider in a layer of its own, which runs in a thread until the tests have ended."""
 
-    def __init__(self, ref: str, config: Mapping[str, Any] | None = None, drop_in: Path | None = None) -> None:
+    def __init__(
+        self,
+        ref: str,
+        config: Mapping[str, Any] | None = None,
+        drop_in: Path | None = None,
+        *,
+        level: ProofLevel | None = None,
+    ) -> None:
         self.ref = ref
         domain, _, name = ref.partition("/")
         self.manifest = ProviderCatalog.load(drop_in).provider(domain, name)
+        self.level: ProofLevel = level or reached(self.manifest, config)
+        """What a passed case proves: P2 when a simulator answers, for example."""
         self._config = config
         self._drop_in = drop_in
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -92,7 +101,7 @@ class Suite:
     def line(self) -> str:
         """Return in a line what this session has proven: ``cache/redis  P4  6 of 6 capabilities  Redis 8.0.2``."""
         report = self.so_far()
-        levels = proven(report, self.manifest, reached(self.manifest, self._config))
+        levels = proven(report, self.manifest, self.level)
         shown = "/".join(sorted(set(levels.values()))) or "--"
         count = f"{len(levels)} of {len(self.manifest.capabilities)} capabilities"
         return f"{self.ref:28} {shown:3} {count:22} {report.server or 'itself':28} {report.counted}"
