@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
-from tests.conformance.live import LIVE
+from tests.conformance.live import LIVE, PRESENT
 from tests.faults.effects import EFFECTS, Effect
 from tests.support.faulty_proxy import FaultyProxy, faulty_proxy
 
@@ -161,10 +161,6 @@ def place_of(address: str) -> tuple[str, int]:
     assert url.hostname
     assert url.port
     return url.hostname, url.port
-
-
-PRESENT = {ref: address for ref, one in LIVE.items() if (address := os.environ.get(one.VARIABLE))}
-"""Providers whose server is there, with its address. Those missing are skipped by name, once each."""
 
 
 def address_of(ref: str) -> str:

@@ -8,8 +8,8 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from tests.conformance.live import LIVE
-from tests.faults.conftest import PRESENT, Line, until
+from tests.conformance.live import LIVE, PRESENT
+from tests.faults.conftest import Line, until
 from tests.faults.test_network import DOUBTFUL, settled
 from tests.support.faulty_proxy import faulty_proxy
 from tests.support.server_process import ServerProcess

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,25 +13,27 @@ import httpx2
 import pytest
 from tests.support.process import ERP, Server
 
+from erp.vendor_clients.egress import ALLOW_VARIABLE
+
 _numbers = count(1)
 
 
 class Place:
     """Two connections of one provider, ``source`` and ``target``, that no other test uses."""
 
-    def __init__(self, server: Server, ref: str, target_ref: str, folder: Path) -> None:
+    def __init__(self, server: Server, ref: str, target_ref: str, folder: Path, config: Mapping[str, Any]) -> None:
         self.server = server
         self.folder = folder
         self.refs = {"source": ref, "target": target_ref}
         number = next(_numbers)
         self.names = {side: f"{side}-{number}" for side in self.refs}
         self.client = server.client("admin")
-        for side in self.refs:
-            self.configure(side, {})
+        self.configure("source", {})
+        self.configure("target", config)
 
-    def configure(self, side: str, config: dict[str, Any]) -> None:
+    def configure(self, side: str, config: Mapping[str, Any]) -> None:
         """Make the connection of a side, or change it."""
-        body = {"connection": self.names[side], "config": config}
+        body = {"connection": self.names[side], "config": dict(config)}
         answer = self.client.post(f"/providers/{self.refs[side]}/configure", json=body)
         assert answer.status_code == 200, answer.text
 
@@ -68,15 +70,16 @@ class MakePlace:
         self._folder = folder
         self.made: list[Place] = []
 
-    def __call__(self, ref: str, target_ref: str | None = None) -> Place:
-        self.made.append(Place(self._server, ref, target_ref or ref, self._folder))
+    def __call__(self, ref: str, target_ref: str | None = None, config: Mapping[str, Any] = {}) -> Place:
+        self.made.append(Place(self._server, ref, target_ref or ref, self._folder, config))
         return self.made[-1]
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The running server."""
-    running = Server(tmp_path_factory.mktemp("migrate")).ready().furnish()
+    reachable = {ALLOW_VARIABLE: "127.0.0.0/8"}
+    running = Server(tmp_path_factory.mktemp("migrate"), environment=reachable).ready().furnish()
     yield running
     running.kill()
 

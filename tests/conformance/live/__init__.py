@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -23,3 +24,5 @@ def _module(path: Path) -> Live:
 
 
 LIVE = {one.REF: one for one in map(_module, sorted(Path(__file__).parent.glob("[a-z]*_*.py")))}
+PRESENT = {ref: address for ref, one in LIVE.items() if (address := os.environ.get(one.VARIABLE))}
+"""Those whose server is there, with its address."""
