@@ -72,7 +72,7 @@ def test_tables_move_to_an_engine_with_types_keys_and_every_value(place: MakePla
     assert report["state"] == "equal", report
     assert [report["units"][name]["copied"] for name in (parent, child)] == [700, 300]
     described = {one["name"]: one for one in there.call("target", "metadata", {"limit": 1000})["tables"]}
-    assert described[child]["primary_key"] == ["customer", "number"]
+    assert [name.lower() for name in described[child]["primary_key"]] == ["customer", "number"]
     there.call("target", "execute", {"sql": f"UPDATE {parent} SET rating = 0 WHERE id = 7"})
     there.call("source", "execute", {"sql": f"DELETE FROM {child} WHERE customer = 3"})
     mended = there.migrate()
@@ -87,11 +87,14 @@ def test_events_move_to_an_engine_and_groups_go_on_there(place: MakePlace, ref: 
     test_bus.publish(there, 0, 30)
     assert len(test_bus.received(there, "source", "done")) == 30
 
-    report = there.migrate("--topic", test_bus.TOPIC, "--group", "done")
+    replays = "replay" in there.client.get(f"/providers/{ref}").json()["capabilities"]
+    groups = ["--group", "done"] if replays else []
+
+    report = there.migrate("--topic", test_bus.TOPIC, *groups)
 
     assert (report["state"], report["units"][test_bus.TOPIC]["copied"]) == ("equal", 30)
     assert sorted(test_bus.received(there, "target", "anybody")) == sorted(test_bus.ids(0, 30))
-    assert test_bus.received(there, "target", "done") == []
+    assert not replays or test_bus.received(there, "target", "done") == []
 
 
 @pytest.mark.parametrize("ref", engines("cache"))

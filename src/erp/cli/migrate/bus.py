@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ EVENTS = 500
 VISIBILITY_SECONDS = 20.0
 """How long what a killed run has taken stays taken."""
 WAIT_SECONDS = 1.0
+READ_BACK_SECONDS = 2 * VISIBILITY_SECONDS
+"""How long the target may bring nothing before what is missing is lost; a killed run may hold some of it."""
 BEGINNING = "1970-01-01T00:00:00Z"
 
 
@@ -94,7 +97,8 @@ class BusCopier:
 
     def _read_back(self, topic: str) -> None:
         """Receive from the target what was published there, and compare."""
-        while self._waiting(self._target, topic, READER):
+        ends = time.monotonic() + READ_BACK_SECONDS
+        while self._journal.not_read_back(topic) and time.monotonic() < ends:
             deliveries = persevere(self._taken, self._target, topic, READER)
             for one in deliveries:
                 stated = self._journal.checksum(topic, one["event"]["id"])
@@ -103,6 +107,7 @@ class BusCopier:
                     raise MigrationError(message)
                 self._journal.read_back(topic, one["event"]["id"])
             if deliveries:
+                ends = time.monotonic() + READ_BACK_SECONDS
                 persevere(self._target.call, "ack", {"ack_ids": [one["ack_id"] for one in deliveries]})
         if lost := self._journal.not_read_back(topic):
             message = f"{lost} events of {topic} that {self._target.name} took did not come back from it."
