@@ -13,16 +13,27 @@ from tests.cli.migrate.conftest import MakePlace, Place
 from tests.cli.migrate.test_cutover import through, until_shadowed
 from tests.conformance.live import LIVE, PRESENT
 
+from erp.runtime.catalog import ProviderCatalog
+
 pytestmark = pytest.mark.live
 EMBEDDED = {"bus": "bus/log", "cache": "cache/memory", "db": "db/sqlite", "storage": "storage/filesystem"}
 
 
+OTHERS = [
+    ref
+    for ref, one in ProviderCatalog.load().providers.items()
+    if one.embedded and not one.conformance.get("server") and ref not in EMBEDDED.values()
+]
+"""Further embedded providers; they need no server."""
+
+
 def engines(domain: str) -> list[str]:
-    return [ref for ref in PRESENT if ref.startswith(f"{domain}/")]
+    return [ref for ref in [*PRESENT, *OTHERS] if ref.startswith(f"{domain}/")]
 
 
 def moved(place: MakePlace, ref: str) -> Place:
-    return place(EMBEDDED[ref.partition("/")[0]], ref, LIVE[ref].config(PRESENT[ref]))
+    config = LIVE[ref].config(PRESENT[ref]) if ref in PRESENT else {}
+    return place(EMBEDDED[ref.partition("/")[0]], ref, config)
 
 
 @pytest.mark.parametrize("ref", [ref for ref in LIVE if ref.partition("/")[0] in EMBEDDED])
