@@ -245,6 +245,11 @@ class Writer:
         return None
 
     def _foreign_key(self, table: Table, one: dict[str, Any]) -> str | None:
+        if self.dialect == "duckdb":
+            self.lost.append(
+                f"foreign key of {table.name} to {one['table']}: duckdb cannot change rows that others refer to"
+            )
+            return None
         if one["table"] == table.name and self.dialect not in _LATER:
             self.lost.append(
                 f"foreign key of {table.name} to itself: {self.dialect} cannot add it when the rows are there"
