@@ -74,6 +74,7 @@ def test_what_is_recorded_says_with_what_and_on_which_day_and_recording_it_again
     (tree / "contracts").mkdir(parents=True)
     (tmp_path / "docs").mkdir()
     monkeypatch.setattr("erp.contracts.authored.PACKAGE", tree)
+    monkeypatch.setattr("erp.runtime.conformance.folder.folder_of", lambda _: tree / "providers/secrets/local")
     command = ["certify", "secrets/local", "--record", "--server", "Vault 2.0"]
 
     first, second = runner.invoke(app, command), runner.invoke(app, command)

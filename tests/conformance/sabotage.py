@@ -1,6 +1,9 @@
 """Runs every saboteur past the cases of its own kind and prints which cases caught it, as JSON.
 
 A process of its own, so that it can work beside the rest of the suite: python -m tests.conformance.sabotage
+
+With --all each is held to every case of its provider, which takes several times as long; then nothing is printed but
+what was caught by other cases than it should be, and the status is 1 when there is such a thing.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from erp.runtime.manifest import ProviderManifest
 AT_ONCE = 12
 CASE_SECONDS = 10.0
 """A saboteur that hangs is caught all the same."""
+CROWD = 60
+"""Saboteurs in one layer when each is held to every case: what cases record stays in memory."""
 ALONE = {"LIFE-01", "LIFE-06"}
 """Cases that count what the whole process holds."""
 COVERAGE = "CALL-06"
@@ -40,9 +45,10 @@ def variant(saboteur: Saboteur, number: int, correct: ProviderManifest) -> Provi
 class Sabotage:
     """All saboteurs in one layer, each a provider of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: list[Saboteur], *, every_case: bool = False) -> None:
         catalog = ProviderCatalog.load()
-        self.saboteurs = saboteurs()
+        self.saboteurs = wanted
+        self._every_case = every_case
         self.manifests = [
             variant(one, number, catalog.provider(*one.ref.split("/"))) for number, one in enumerate(self.saboteurs)
         ]
@@ -59,7 +65,8 @@ class Sabotage:
         async with hosting(load=self.load) as host:
             variants = {manifest.ref: manifest for manifest in self.manifests}
             host.catalog.providers = MappingProxyType({**host.catalog.providers, **variants})
-            trials = [Trial(host, *pair) for pair in zip(self.saboteurs, self.manifests, strict=True)]
+            pairs = zip(self.saboteurs, self.manifests, strict=True)
+            trials = [Trial(host, *pair, every_case=self._every_case) for pair in pairs]
             # Cases that measure time run beside nothing but each other.
             await together(trials, lambda case: not (case.is_timed or case.is_last or case.id in ALONE))
             await together(trials, lambda case: case.is_timed)
@@ -80,10 +87,10 @@ def kind(case: Case) -> str | None:
 class Trial:
     """One saboteur before the cases of its own kind: those of its domain (or its part of it), or of every domain."""
 
-    def __init__(self, host: Host, saboteur: Saboteur, manifest: ProviderManifest) -> None:
+    def __init__(self, host: Host, saboteur: Saboteur, manifest: ProviderManifest, *, every_case: bool) -> None:
         self.saboteur = saboteur
         wanted = {saboteur.case, *saboteur.also}
-        kinds = {kind(case) for case in all_cases() if case.id in wanted}
+        kinds = {kind(case) for case in all_cases() if every_case or case.id in wanted}
         self.cases = [
             case for case in cases_for(manifest) if kind(case) in kinds and (case.id != COVERAGE or COVERAGE in wanted)
         ]
@@ -118,5 +125,26 @@ async def together(trials: list[Trial], is_wanted: Callable[[Case], bool]) -> No
     await asyncio.gather(*(one(trial, case) for trial in trials for case in trial.cases if is_wanted(case)))
 
 
+def unexpected(saboteur: Saboteur, caught: dict[str, str]) -> dict[str, str]:
+    """What other cases said of a saboteur than should, and that its own said nothing."""
+    others = {case: said for case, said in caught.items() if case not in {saboteur.case, *saboteur.also}}
+    return others if saboteur.case in caught else {**others, saboteur.case: "did not catch it"}
+
+
+def held_to_every_case() -> int:
+    """Print what is unexpected as it is found; return the exit status."""
+    status, everyone = 0, saboteurs()
+    for start in range(0, len(everyone), CROWD):
+        some = everyone[start : start + CROWD]
+        caught = asyncio.run(Sabotage(some, every_case=True).caught())
+        for one in some:
+            for case, said in unexpected(one, caught[one.name]).items():
+                sys.stdout.write(f"{one.name}: {case} {said}\n")
+                status = 1
+    return status
+
+
 if __name__ == "__main__":
-    json.dump(asyncio.run(Sabotage().caught()), sys.stdout)
+    if "--all" in sys.argv:
+        sys.exit(held_to_every_case())
+    json.dump(asyncio.run(Sabotage(saboteurs()).caught()), sys.stdout)

@@ -10,6 +10,8 @@ from erp.contracts import proof
 from erp.runtime.conformance.certifying import proven, reached
 from erp.runtime.conformance.plugin import Suite, cases_of
 
+pytestmark = pytest.mark.timeout(200)  # a case may take 30 s, and one that measures time has three chances
+
 LEDGER = Path(__file__).parents[2] / "src/erp/contracts/proof.json"
 REFS = (
     "ai/local",

@@ -15,6 +15,8 @@ from erp.runtime.conformance.case import Case, cases_for
 from erp.runtime.conformance.certifying import proven
 from erp.runtime.conformance.plugin import Suite, judge
 
+pytestmark = pytest.mark.timeout(200)  # a case may take 30 s, and one that measures time has three chances
+
 HERE = Path(__file__).parent
 LEDGER = HERE.parents[1] / "src/erp/contracts/proof.json"
 CATALOG = ProviderCatalog.load()

@@ -10,6 +10,8 @@ import pytest
 
 from erp.runtime.conformance.scaffold import write_provider
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -18,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(command, cwd=folder.parents[1], capture_output=True, text=True, timeout=50, check=False)
+    return subprocess.run(command, cwd=folder.parents[1], capture_output=True, text=True, timeout=300, check=False)
 
 
 SUITE = ("--pyargs", "erp.runtime.conformance.suite", "--erp-provider", "cache/plugged", "--erp-folder", ".")

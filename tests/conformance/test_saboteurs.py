@@ -9,7 +9,7 @@ from tests.conformance.saboteur import Saboteur, saboteurs
 from erp.runtime.catalog import ProviderCatalog
 from erp.runtime.conformance import all_cases
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def test_every_case_has_a_saboteur() -> None:

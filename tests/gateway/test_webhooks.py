@@ -13,6 +13,7 @@ import pytest
 from tests.gateway.conftest import Site
 from tests.providers.integration.peers import receiving
 
+from erp.providers.bus.log.provider import EventLog
 from erp.providers.integration.webhook import schedule
 from erp.vendor_clients.standard_webhooks import SigningKeys
 
@@ -46,6 +47,32 @@ async def test_what_a_peer_sends_reaches_the_bus_once_and_a_forgery_does_not(
     assert await pulled(client, 0.0) == []
     listed = await client.post(f"{PROVIDER}/list_received", json={"params": {}})
     assert [item["status"] for item in listed.json()["data"]["received"]] == ["refused", "repeated", "published"]
+
+
+async def test_a_peer_is_answered_while_the_bus_is_stuck_and_the_bus_gets_it_later(
+    site: Site, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works, is_stuck, publish = asyncio.Event(), asyncio.Event(), EventLog.publish
+
+    async def stuck(bus: EventLog, *arguments: Any) -> Any:
+        is_stuck.set()
+        await works.wait()
+        return await publish(bus, *arguments)
+
+    monkeypatch.setattr(EventLog, "publish", stuck)
+    made = (await client.post(f"{PROVIDER}/create_receiver", json={"params": {"name": "shop"}})).json()["data"]
+    body = json.dumps({"type": "order.paid"}).encode()
+    async with site.client(None) as peer, asyncio.timeout(30):
+        for number in range(3):
+            headers = SigningKeys([made["secret"]]).headers(message_id=f"m{number}", body=body, sent_at=time.time())
+            answer = await peer.post(urlsplit(made["receiver"]["path"]).path, content=body, headers=headers)
+            assert answer.status_code == 204
+            await is_stuck.wait()
+    works.set()
+    found: list[str] = []
+    while len(found) < 3 and (events := await pulled(client, 20.0)):
+        found += [event["data"]["message"]["id"] for event in events]
+    assert sorted(found) == ["m0", "m1", "m2"]
 
 
 async def test_a_delivery_that_failed_is_attempted_again_by_the_layer_itself(

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from tests.support.process import Server
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "examples/third_party_provider"
 LENT = sysconfig.get_path("purelib")
@@ -45,7 +47,7 @@ class Environment:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("ERP_")}
         ended = subprocess.run(
             command,
-            cwd=self.home, env={**clean, "HOME": str(self.home)}, capture_output=True, text=True, timeout=120, check=False,
+            cwd=self.home, env={**clean, "HOME": str(self.home)}, capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout + ended.stderr

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from erp.cli.conformance import DROP_IN, examine, refusal, require_writable, settings
+
 if TYPE_CHECKING:
     from erp.runtime.conformance import Report
     from erp.runtime.conformance.certifying import ProofLevel
@@ -35,9 +37,7 @@ def certify(  # noqa: PLR0917  (each is an option of the command)
     config: Annotated[
         Path | None, typer.Option(help="JSON or YAML file with the configuration to use.", show_default=False)
     ] = None,
-    folder: Annotated[
-        Path | None, typer.Option(help="Drop-in folder that holds the provider's folder.", show_default=False)
-    ] = None,
+    folder: Annotated[Path | None, DROP_IN] = None,
     evidence: Annotated[
         Path | None,
         typer.Option(help="Where to write the evidence; default: the provider's folder.", show_default=False),
@@ -57,12 +57,12 @@ def certify(  # noqa: PLR0917  (each is an option of the command)
 
     Example: erp provider certify cache/example --folder .
     """
-    from erp.cli.conformance import settings
     from erp.runtime.conformance.folder import FolderError
     from erp.runtime.evidence import EvidenceError
 
     if level is not None and level not in PROOF_LEVELS:
-        raise _failed(f"--level is one of {', '.join(PROOF_LEVELS)}, not {level}.")
+        raise refusal(f"--level is one of {', '.join(PROOF_LEVELS)}, not {level}.")
+    require_writable("--evidence", evidence)
     run = _run(ref, settings(config), folder, cast("ProofLevel | None", level))
     run.report.server = server or run.report.server
     try:
@@ -71,13 +71,12 @@ def certify(  # noqa: PLR0917  (each is an option of the command)
         if evidence is not None or not record:
             _write(run, evidence)
     except (EvidenceError, FolderError, OSError) as error:
-        raise _failed(str(error)) from None
+        raise refusal(str(error)) from None
 
 
 def _run(ref: str, config: dict[str, Any] | None, folder: Path | None, level: ProofLevel | None) -> _Run:
     from rich.console import Console
 
-    from erp.cli.conformance import examine
     from erp.runtime.catalog import ProviderCatalog
     from erp.runtime.conformance.certifying import reached
 
@@ -94,9 +93,11 @@ def _record(run: _Run) -> None:
     from erp.contracts.authored import PACKAGE
     from erp.contracts.proof import FILE
     from erp.runtime.conformance.certifying import proof_of, record
+    from erp.runtime.conformance.folder import folder_of
 
-    if not (PACKAGE.parents[1] / "docs").is_dir():
-        raise _failed("--record needs a source tree of the layer; write evidence instead.")
+    is_here = folder_of(run.manifest).resolve().is_relative_to(PACKAGE.resolve())
+    if not is_here or not (PACKAGE.parents[1] / "docs").is_dir():
+        raise refusal("--record is for the providers of a source tree of the layer; write evidence instead.")
     ledger = PACKAGE / "contracts" / FILE
     today = datetime.datetime.now(datetime.UTC).date()
     is_changed = record(ledger, run.manifest.ref, proof_of(run.report, run.manifest, run.level, today=today))
@@ -148,8 +149,3 @@ def verify_evidence(
     typer.echo(f"{document['ref']} {document['version']}, certified {document['certified_at']}")
     typer.echo(f"  {passed} of {len(document['cases'])} cases passed; level {document['quality']['level']}")
     typer.echo(f"  signed with {signer}{'' if key else '; name the key you expect with --key'}")
-
-
-def _failed(message: str) -> typer.Exit:
-    typer.echo(f"erp: {message}", err=True)
-    return typer.Exit(2)

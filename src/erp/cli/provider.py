@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from erp.cli.certify import certify, verify_evidence
+from erp.cli.conformance import refusal
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,7 +42,7 @@ def new(
     try:
         made = write_provider(ref, folder)
     except (ScaffoldError, ProviderError) as error:
-        raise _failed(str(error)) from None
+        raise refusal(str(error)) from None
     option = "" if folder == _HERE else f" --folder {folder}"
     where = "." if folder == _HERE else str(folder)
     for path in sorted(made.iterdir()):
@@ -88,7 +89,7 @@ def proof(
 
     ledger, manifests = catalog()["proof"], catalog()["providers"]
     if ref is not None and ref not in manifests:
-        raise _failed(f"there is no provider {ref} in this distribution; there are: {', '.join(sorted(manifests))}.")
+        raise refusal(f"there is no provider {ref} in this distribution; there are: {', '.join(sorted(manifests))}.")
     wanted = sorted(manifests) if ref is None else [ref]
     Console(soft_wrap=True).print(_table({one: manifests[one]["capabilities"] for one in wanted}, ledger))
 
@@ -122,7 +123,7 @@ def _folders(target: str | None) -> list[ProviderFolder]:
         wanted = sorted(catalog.providers) if target is None else [target]
         return [read_folder(folder_of(catalog.provider(*ref.split("/", 1)))) for ref in wanted]
     except (FolderError, ProviderError) as error:
-        raise _failed(str(error)) from None
+        raise refusal(str(error)) from None
 
 
 def _tell(assessment: Assessment) -> None:
@@ -133,8 +134,3 @@ def _tell(assessment: Assessment) -> None:
         return
     for finding in assessment.upto(assessment.next_level):
         typer.echo(f"  for {assessment.next_level}: {finding}")
-
-
-def _failed(message: str) -> typer.Exit:
-    typer.echo(f"erp: {message}", err=True)
-    return typer.Exit(2)

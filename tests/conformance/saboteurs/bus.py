@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import Any, ClassVar
+from typing import Any
 
 from tests.conformance.saboteur import breaks
 
@@ -67,14 +67,17 @@ NACKED: set[str] = set()
 
 @breaks("BUS-06", ref=REF, also=("BUS-30", "BUS-80"))
 class TakesOldAcknowledgements:
-    newest: ClassVar[dict[str, str]] = {}
+    def __init__(self, config: Any, context: Any) -> None:
+        super().__init__(config, context)
+        self.old: str | None = None
+        self.newest: dict[str, str] = {}
 
     async def pull(self, request: Any, context: Any) -> Any:
         result = await super().pull(request, context)  # type: ignore[misc]
         if request.visibility_seconds == 0.03:
-            self.newest[context.connection] = result.deliveries[0].ack_id
-        elif context.connection in self.newest and result.deliveries:
-            self.newest[self.newest.pop(context.connection)] = result.deliveries[0].ack_id
+            self.old = result.deliveries[0].ack_id
+        elif self.old is not None and result.deliveries:
+            self.newest[self.old], self.old = result.deliveries[0].ack_id, None
         return result
 
     async def ack(self, request: Any, context: Any) -> Any:

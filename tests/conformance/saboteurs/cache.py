@@ -287,16 +287,16 @@ def without(capability: str) -> dict[str, Any]:
     return {"capabilities": [name for name in ALL if name != capability]}
 
 
-@breaks("CACHE-24", ref=REF, manifest=without("ttl"))
+@breaks("CACHE-24", ref=REF, manifest=without("ttl"), also=("CALL-08",))
 class TtlIsTakenAndNotDeclared:
     """Nothing else is wrong with it."""
 
 
-@breaks("CACHE-32", ref=REF, manifest=without("tti"))
+@breaks("CACHE-32", ref=REF, manifest=without("tti"), also=("CALL-08",))
 class TtiIsTakenAndNotDeclared:
     """Nothing else is wrong with it."""
 
 
-@breaks("CACHE-43", ref=REF, manifest=without("tags"))
+@breaks("CACHE-43", ref=REF, manifest=without("tags"), also=("CALL-08",))
 class TagsAreTakenAndNotDeclared:
     """Nothing else is wrong with it."""

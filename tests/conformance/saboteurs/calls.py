@@ -34,13 +34,24 @@ class TakesAHundredAtMost:
             raise ProviderError(ErrorCode.UNAVAILABLE, "Too many at once.")
         self.running += 1
         try:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.5)  # long enough for all to have come, also where others use the machine
             return await super().set(request, context)  # type: ignore[misc]
         finally:
             self.running -= 1
 
 
-@breaks("CALL-03", ref=REF)
+@breaks("CALL-02", ref=REF)
+class AnswersAreMixedUp:
+    """As with one connection from which two callers read at the same time."""
+
+    async def get(self, request: Any, context: Any) -> Any:
+        asked = vars(self).setdefault("asked", [])
+        asked.append(request)
+        await asyncio.sleep(0.001)
+        return await super().get(asked.pop(), context)  # type: ignore[misc]
+
+
+@breaks("CALL-03", ref=REF, also=("CACHE-05", "CACHE-70", "CACHE-72"))
 class AnswersAnEmptyVersion:
     async def set(self, request: Any, context: Any) -> Any:
         result = await super().set(request, context)  # type: ignore[misc]

@@ -91,7 +91,7 @@ class DeletesWhatIsNotThere:
         return contract.DeleteReceiverResult(deleted=True)
 
 
-@breaks("INT-94", ref=REF, also=("INT-97",))
+@breaks("INT-94", ref=REF, also=("INT-97", "INT-63", "INT-76", "INT-82"))
 class TenantsShareReceivers(Shared):
     """Its tenants meet in one store."""
 

@@ -62,7 +62,7 @@ class KnowsOneMode:
         return await super().upsert(request, context)  # type: ignore[misc]
 
 
-@breaks("INT-16", ref=REF)
+@breaks("INT-16", ref=REF, also=("INT-45", "INT-46"))
 class AllProblemsAreConflicts:
     async def upsert(self, request: Any, context: Any) -> Any:
         result = await super().upsert(request, context)  # type: ignore[misc]

@@ -131,7 +131,7 @@ class TheirFailureIsTheCallers(_MeansAnother):
     code, text, other = ErrorCode.UNAVAILABLE, "The peer failed", ErrorCode.INVALID_ARGUMENT
 
 
-@breaks("INT-43", ref=REF)
+@breaks("INT-43", ref=REF, also=("CALL-04",))
 class GarbageIsItsOwnFault(_MeansAnother):
     code, text, other = ErrorCode.UNAVAILABLE, "not JSON", ErrorCode.INTERNAL
 

@@ -39,7 +39,7 @@ class _ReadsAnotherStatus(_Tampers):
         return dataclasses.replace(answer, status=self.other) if answer.status in self.statuses else answer
 
 
-@breaks("INT-50", ref=REF, also=("INT-56",))
+@breaks("INT-50", ref=REF, also=("INT-56", "INT-74"))
 class SignsAnotherTime(_Tampers):
     async def _send(self, method: str, url: str, **request: Any) -> Any:
         sent_at = int(request["headers"]["webhook-timestamp"]) - 1
@@ -134,12 +134,12 @@ class OneAfterTheOther(_Tampers):
             return await super()._send(method, url, **request)
 
 
-@breaks("INT-63", ref=REF)
+@breaks("INT-63", ref=REF, also=("INT-76", "INT-82", "INT-94", "INT-97"))
 class TenantsShareEndpoints(Shared):
     """Its tenants meet in one store."""
 
 
-@breaks("INT-70", ref=REF)
+@breaks("INT-70", ref=REF, also=("INT-61",))
 class FailsInSilence:
     async def trigger(self, request: Any, context: Any) -> Any:
         result = await super().trigger(request, context)  # type: ignore[misc]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from pathlib import Path
 from typing import Any, ClassVar
 
 from tests.conformance.saboteur import breaks
@@ -25,6 +26,23 @@ class StartsAThreadAtOnce:
     async def close(self) -> None:
         self.ended.set()
         self.thread.join()
+
+
+@breaks("LIFE-01", ref=REF)
+class OpensAFileAtOnce:
+    def __init__(self, config: Any, context: Any) -> None:
+        super().__init__(config, context)
+        self.file = Path(os.devnull).open("rb")  # noqa: SIM115  (kept open)
+
+    async def close(self) -> None:
+        self.file.close()
+
+
+@breaks("LIFE-01", ref=REF)
+class MakesAFileAtOnce:
+    def __init__(self, config: Any, context: Any) -> None:
+        super().__init__(config, context)
+        (context.data_dir / "made").touch()
 
 
 @breaks("LIFE-02", ref=REF)

@@ -45,7 +45,7 @@ class TakesAnySetting:
     """Its manifest allows what it does not know."""
 
 
-@breaks("CONF-02", ref=REF, manifest=LOOSE)
+@breaks("CONF-02", ref=REF, manifest=LOOSE, also=("CACHE-08",))
 class TakesAnyType:
     """Its manifest allows a list of bytes."""
 

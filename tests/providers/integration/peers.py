@@ -32,6 +32,13 @@ class Receiver:
     headers: list[dict[str, str]] = field(default_factory=list)
     messages: list[Any] = field(default_factory=list)
     connections: int = 0
+    answering: asyncio.Event = field(default_factory=asyncio.Event)
+    """Cleared, answers wait until it is set."""
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once a request has come."""
+
+    def __post_init__(self) -> None:
+        self.answering.set()
 
     @property
     def url(self) -> str:
@@ -58,7 +65,9 @@ class Receiver:
         body = await reader.readexactly(int(headers["content-length"]))
         self.headers.append(headers)
         self.messages.append(verified(self.secret, body, headers))
+        self.asked.set()
         answer = self.answers.pop(0) if self.answers else "204 No Content"
+        await self.answering.wait()
         if answer is None:
             return False
         if answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -280,6 +281,27 @@ async def test_what_a_period_brought_can_be_delivered_again_with_its_ids(
         assert await provider.work(call_context()) is None
         assert sorted(message["type"] for message in receiver.messages) == names
         provider.pass_time(1)
+
+
+@pytest.mark.parametrize("answer", ["204 No Content", BUSY])
+async def test_a_replay_of_what_is_being_attempted_is_not_settled_by_that_attempt(
+    open_context: OpenContext, call_context: MakeCallContext, answer: str
+) -> None:
+    async with receiving(answer) as receiver, opened(open_context, receiver.url) as provider:
+        start = provider.now
+        receiver.answering.clear()
+        first = asyncio.ensure_future(provider.trigger(submitted(), call_context()))
+        await receiver.asked.wait()
+        provider.pass_time(1)
+        replay = contract.ReplayDeliveriesRequest(endpoint="configured", created_from=at(start), select="all")
+        assert (await provider.replay_deliveries(replay, call_context())).scheduled == 1
+        receiver.answering.set()
+        result = await first
+        assert result.status == "accepted"
+        assert await provider.work(call_context()) is None
+        assert receiver.ids == [result.id] * 2
+        found = await details(provider, result.id, call_context())
+        assert (found.delivery.status, found.delivery.attempts) == ("delivered", 2)
 
 
 async def trigger_all(provider: TimedWebhooks, call_context: MakeCallContext, names: list[str]) -> None:

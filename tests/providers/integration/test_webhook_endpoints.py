@@ -193,6 +193,7 @@ async def test_an_address_that_may_not_be_reached_is_refused_and_nothing_is_kept
         with pytest.raises(ProviderError) as refusal:
             await provider.create_endpoint(contract.CreateEndpointRequest(url=url), call)
         assert refusal.value.code is ErrorCode.FAILED_PRECONDITION
+        assert [error.pointer for error in refusal.value.errors] == ["/params/url"]
         assert (await provider.list_endpoints(contract.ListEndpointsRequest(), call)).endpoints == []
         assert vault.values == {}
 

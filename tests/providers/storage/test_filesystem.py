@@ -77,6 +77,26 @@ async def test_a_link_planted_in_the_folder_is_not_followed_when_writing(
     assert await get(storage, ctx, "k") == b"new"
 
 
+async def test_a_link_planted_in_the_folder_is_not_followed_when_reading(
+    storage: FileStorage, ctx: CallContext, open_context: OpenContext, tmp_path: Path
+) -> None:
+    await put(storage, ctx, "mine", b"another tenant's")
+    folder = open_context.data_dir / "objects"
+    (folder / file_name("mine")).replace(tmp_path / "elsewhere")
+    (folder / file_name("k")).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(objects.DamagedError):
+        await get(storage, ctx, "k")
+    with pytest.raises(objects.DamagedError):
+        await storage.head(api.HeadRequest(key="k"), ctx)
+    with pytest.raises(objects.DamagedError):
+        [part async for part in storage.read(api.ReadRequest(key="k"), ctx)]
+    with pytest.raises(objects.DamagedError):
+        await storage.copy(api.CopyRequest(source="k", target="mine"), ctx)
+    await put(storage, ctx, "k", b"new")
+    assert await get(storage, ctx, "k") == b"new"
+    assert b"another tenant's" in (tmp_path / "elsewhere").read_bytes()
+
+
 async def test_an_object_comes_back_with_all_it_had(storage: FileStorage, ctx: CallContext) -> None:
     content = os.urandom(100_000)
     stored = await put(storage, ctx, "k", content, content_type="image/png", metadata={"by": "ü"})

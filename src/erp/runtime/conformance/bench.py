@@ -17,7 +17,7 @@ from erp.runtime import loader
 from erp.runtime.call import Call
 from erp.runtime.conformance.host import ALPHA, PATIENT, Host
 from erp.runtime.conformance.peers import Site, filled
-from erp.runtime.conformance.samples import Sample, sample
+from erp.runtime.conformance.samples import Sample, Step, echo, sample
 from erp.runtime.context import Actor, CallContext
 from erp.runtime.plan import implicit
 from erp.runtime.service_calls import service_actor
@@ -27,11 +27,14 @@ if TYPE_CHECKING:
     from erp.runtime.action import Action
     from erp.runtime.context import EmittedEvent
     from erp.runtime.manifest import ProviderManifest
+    from erp.runtime.spi import OpenContext
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 _numbers = itertools.count(1)
 BARE_SECONDS = 5.0
 """Given to a call of a bare provider."""
+PATIENCE_SECONDS = 20.0
+"""Longer than anything takes that happens at all, shorter than a case may take."""
 
 
 class CaseError(AssertionError):
@@ -98,6 +101,10 @@ class Bench:
         """Return one cheap call that succeeds: the manifest's (``conformance.sample``), else the domain's."""
         own = self.manifest.conformance.get("sample")
         return sample(self.domain, self.unique(), own)
+
+    def echo(self) -> list[Step]:
+        """Return calls to be made in that order, whose answers show that they are for nobody else."""
+        return echo(self.domain, self.unique(), self.manifest.conformance.get("sample"))
 
     def action(self, name: str) -> Action:
         """Return the contract of an action."""
@@ -289,11 +296,19 @@ class Bench:
         require(not wrong, f"{action} {_short(params)}: expected {_short(expected)}, got {_short(wrong)}")
         return result
 
-    async def eventually(self, is_true: Callable[[], Awaitable[object]], what: str, *, seconds: float = 5.0) -> None:
-        """Wait until ``is_true`` answers so; fail after ``seconds`` saying ``what`` did not happen."""
-        ends = time.monotonic() + seconds
+    async def seconds(self, action: str, params: Mapping[str, Any]) -> float:
+        """Call an action; return how long it took, so that a case can come in the middle of the next one."""
+        started = time.monotonic()
+        await self.call(action, params)
+        return time.monotonic() - started
+
+    async def eventually(self, is_true: Callable[[], Awaitable[object]], what: str | Callable[[], str]) -> None:
+        """Wait until ``is_true`` answers so; fail after 20 s, saying that ``what`` did not happen."""
+        ends = time.monotonic() + PATIENCE_SECONDS
         while not await is_true():
-            require(time.monotonic() < ends, f"within {seconds:g} s it did not happen that {what}")
+            if time.monotonic() > ends:
+                told = what if isinstance(what, str) else what()
+                raise CaseError(f"within {PATIENCE_SECONDS:g} s it did not happen that {told}")
             await asyncio.sleep(0.01)
 
     @staticmethod
@@ -307,12 +322,15 @@ class Bench:
 
     # -- the bare provider -----------------------------------------------------------------------
 
-    def bare(self, config: Mapping[str, Any] | None = None) -> Any:
+    def place(self) -> OpenContext:
+        """Return where an open provider lives: a connection, and a folder, that nobody has used before."""
+        connection = implicit(ALPHA, self.domain, self.manifest.name)
+        return self.host.pool.place(msgspec.structs.replace(connection, name=self.unique("bare")))
+
+    def bare(self, config: Mapping[str, Any] | None = None, *, place: OpenContext | None = None) -> Any:
         """Return a new, unopened object of the provider's class (for the rules of its life)."""
-        place = implicit(ALPHA, self.domain, self.manifest.name)
-        place = msgspec.structs.replace(place, name=self.unique("bare"))
         settings = {**self.manifest.defaults, **(self.config if config is None else config)}
-        return self.host.pool.load(self.manifest)(settings, self.host.pool.place(place))
+        return self.host.pool.load(self.manifest)(settings, place or self.place())
 
     async def bare_call(
         self, provider: Any, action: str, params: Mapping[str, Any], *, idempotency_key: str | None = None

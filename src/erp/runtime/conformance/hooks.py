@@ -77,7 +77,9 @@ class Hook:
         async def is_sent() -> bool:
             return len(self.received) >= count
 
-        await self._bench.eventually(is_sent, f"the endpoint was sent {count} requests, not {len(self.received)}")
+        await self._bench.eventually(
+            is_sent, lambda: f"the endpoint was sent {count} requests, not {len(self.received)}"
+        )
 
 
 def signatures(secret: str, request: Received) -> str:

@@ -86,20 +86,28 @@ class Run:
         return Outcome(one, "failed", seconds, _explained(failure), trace)
 
     async def server(self) -> str | None:
-        """Return name and version of what answers, as its health says them, else the name in the manifest."""
+        """Return name and version of what answers, as it says itself, else the name in the manifest."""
         bench = Bench(self._host, self._manifest, self._config, self.recording)
-        named: str | None = self._manifest.conformance.get("server")
         provider = bench.bare()
         try:
             async with asyncio.timeout(self._case_seconds):
                 await provider.open()
-                said = [one for one in (await provider.health()).dependencies if one.version is not UNSET]
+                said = await self._said(bench, provider)
         except Exception:  # noqa: BLE001  (what it does wrong the cases have found)
-            return named
+            said = ""
         finally:
             await provider.close()
             await bench.close()
-        return ", ".join(f"{one.name} {one.version}" for one in said) or named
+        return said or self._manifest.conformance.get("server")
+
+    async def _said(self, bench: Bench, provider: Any) -> str:
+        """What its health says; a database says it in its metadata too."""
+        health = await provider.health()
+        versions = [f"{one.name} {one.version}" for one in health.dependencies if one.version is not UNSET]
+        if versions or self._manifest.domain != "db":
+            return ", ".join(versions)
+        told = await bench.bare_call(provider, "metadata", {"limit": 1})
+        return f"{told.engine} {told.version}"
 
     def _missing(self, one: Case) -> str:
         conformance = self._manifest.conformance

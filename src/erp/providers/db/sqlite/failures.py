@@ -43,7 +43,7 @@ def explained(error: sqlite3.Error | UnicodeEncodeError) -> ProviderError:
             ErrorCode.INVALID_ARGUMENT, "A text is not valid Unicode: it has half of a surrogate pair."
         )
     if isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError | sqlite3.Warning):
-        return ProviderError(ErrorCode.INVALID_ARGUMENT, f"SQLite refused the statement: {error}.")
+        return ProviderError(ErrorCode.INVALID_ARGUMENT, f"SQLite refused the statement: {str(error).rstrip('.')}.")
     name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
     if "not authorized" in str(error):
         # Some statements are refused half-way through their compilation, under a code that is not SQLITE_AUTH.

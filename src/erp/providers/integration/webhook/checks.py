@@ -87,7 +87,7 @@ class Checks:
         if reached.status == "failed":
             return [reached, Check(name=f"delivered{suffix}", status="skipped")]
         new = messages.new_message(TriggerRequest(name=TEST_EVENT, payload={}), self._place, context, self._clock())
-        task = Task(0, new.id, new.body, new.traceparent, target)
+        task = Task(0, new.id, new.body, new.traceparent, target, due_at=None)
         seconds = min(self._timeout_seconds, context.remaining_seconds() - 0.5)
         return [reached, _delivered(f"delivered{suffix}", await self._sender.attempt(task, max(seconds, 0.05)))]
 

@@ -51,6 +51,8 @@ class Task:
     body: bytes
     traceparent: str | None
     endpoint: Target
+    due_at: float | None
+    """Of the delivery when the attempt begins (the end of its lease); another one later was planned meanwhile."""
     is_planned: bool = True
     """False for a resend that somebody asked for: it takes no place in the schedule."""
 
@@ -119,14 +121,17 @@ def _took_slot(connection: sqlite3.Connection, endpoint: int, now: float) -> boo
 
 
 def _leased(connection: sqlite3.Connection, row: sqlite3.Row, now: float, lease_until: float) -> Task:
-    connection.execute("UPDATE deliveries SET due_at = ? WHERE seq = ?", (tables.exact(lease_until), row["seq"]))
-    return _task(connection, row, now)
+    due_at = tables.exact(lease_until)
+    connection.execute("UPDATE deliveries SET due_at = ? WHERE seq = ?", (due_at, row["seq"]))
+    return _task(connection, row, now, due_at=due_at)
 
 
-def _task(connection: sqlite3.Connection, row: sqlite3.Row, now: float, *, is_planned: bool = True) -> Task:
+def _task(
+    connection: sqlite3.Connection, row: sqlite3.Row, now: float, *, due_at: float | None, is_planned: bool = True
+) -> Task:
     endpoint = connection.execute("SELECT * FROM endpoints WHERE seq = ?", (row["endpoint"],)).fetchone()
     target = endpoints.target(endpoint, now)
-    return Task(row["message"], row["message_id"], row["body"], row["traceparent"], target, is_planned)
+    return Task(row["message"], row["message_id"], row["body"], row["traceparent"], target, due_at, is_planned)
 
 
 def due_endpoints(connection: sqlite3.Connection, now: float, limit: int) -> list[int]:
@@ -244,7 +249,7 @@ def resend(connection: sqlite3.Connection, id_: str, endpoint: str, now: float) 
     """
     row = row_of(connection, id_, endpoint)
     _require_enabled(bool(row["enabled"]))
-    return _task(connection, row, now, is_planned=False)
+    return _task(connection, row, now, due_at=row["due_at"], is_planned=False)
 
 
 def _require_enabled(enabled: bool) -> None:  # noqa: FBT001

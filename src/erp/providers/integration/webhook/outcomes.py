@@ -54,7 +54,7 @@ def settle(connection: sqlite3.Connection, task: Task, outcome: Outcome, now: fl
     _log(connection, where, number, outcome)
     connection.execute("UPDATE deliveries SET attempts = ? WHERE seq = ?", (number, row["seq"]))
     is_delivered = outcome.code is None
-    names = _delivered(connection, row) if is_delivered else _failed(connection, row, task, outcome, now)
+    names = _delivered(connection, row, task) if is_delivered else _failed(connection, row, task, outcome, now)
     return _settled(connection, task, number, names, now)
 
 
@@ -76,16 +76,25 @@ def _log(connection: sqlite3.Connection, where: tuple[int, int], number: int, ou
     )
 
 
-def _delivered(connection: sqlite3.Connection, row: sqlite3.Row) -> list[str]:
-    connection.execute("UPDATE deliveries SET status = 'delivered', due_at = NULL WHERE seq = ?", (row["seq"],))
+def _is_planned_anew(row: sqlite3.Row, task: Task) -> bool:
+    """Whether somebody has planned a further attempt while this one was under way: a replay, or who leased it next."""
+    return row["due_at"] is not None and row["due_at"] != task.due_at
+
+
+def _delivered(connection: sqlite3.Connection, row: sqlite3.Row, task: Task) -> list[str]:
     connection.execute("UPDATE endpoints SET failing_since = NULL WHERE seq = ?", (row["endpoint"],))
+    if _is_planned_anew(row, task):
+        return []
+    connection.execute("UPDATE deliveries SET status = 'delivered', due_at = NULL WHERE seq = ?", (row["seq"],))
     return ["delivery_recovered"] if row["status"] in {"failing", "exhausted"} else []
 
 
 def _failed(connection: sqlite3.Connection, row: sqlite3.Row, task: Task, outcome: Outcome, now: float) -> list[str]:
     names = []
+    is_refused = outcome.is_gone or outcome.is_aborted
+    is_mine = task.is_planned and not _is_planned_anew(row, task)
     # What is not under way any more (delivered by somebody else, aborted) stays as it is.
-    if row["due_at"] is not None and (task.is_planned or outcome.is_gone or outcome.is_aborted):
+    if row["due_at"] is not None and (is_mine or is_refused):
         names += _go_on(connection, row, outcome, now)
     statement = "UPDATE endpoints SET failing_since = coalesce(failing_since, ?) WHERE seq = ? RETURNING *"
     endpoint = connection.execute(statement, (outcome.at, row["endpoint"])).fetchone()

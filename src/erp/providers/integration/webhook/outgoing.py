@@ -18,7 +18,7 @@ from erp.contracts.models.integration import (
 )
 from erp.providers.integration.webhook import endpoints, tables
 from erp.providers.integration.webhook.keys import Keys
-from erp.runtime.spi import CallContext, ErrorCode, ProviderError
+from erp.runtime.spi import CallContext, ErrorCode, FieldError, ProviderError
 from erp.vendor_clients.egress import EgressRefusedError
 from erp.vendor_clients.group_commit import GroupCommit
 from erp.vendor_clients.guarded_http import GuardedHttp
@@ -75,7 +75,8 @@ class Outgoing:
         try:
             self._http.check_url(url)
         except EgressRefusedError as error:
-            raise ProviderError(ErrorCode.FAILED_PRECONDITION, str(error)) from error
+            problem = FieldError("/params/url", str(error))
+            raise ProviderError(ErrorCode.FAILED_PRECONDITION, str(error), errors=[problem]) from error
 
 
 def _usable(secret: str | msgspec.UnsetType) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -103,7 +104,7 @@ class ObjectFolder:
 
     def _head(self, path: Path) -> Head | None:
         try:
-            with path.open("rb") as file:
+            with opened(path) as file:
                 return _read_head(file.fileno())[0]
         except FileNotFoundError:
             return None
@@ -130,7 +131,7 @@ class ObjectFolder:
     def content(self, key: str) -> tuple[Head, Generator[bytes]] | None:
         """Return an object's head and its content in chunks; the object may be replaced meanwhile."""
         try:
-            file = (self._folder / file_name(key)).open("rb", buffering=0)
+            file = opened(self._folder / file_name(key))
         except FileNotFoundError:
             return None
         try:
@@ -144,7 +145,7 @@ class ObjectFolder:
     def read(self, key: str, offset: int, length: int | None) -> tuple[Head, bytes] | None:
         """Return an object's head and a part of its content."""
         try:
-            with (self._folder / file_name(key)).open("rb") as file:
+            with opened(self._folder / file_name(key)) as file:
                 head, start = _read_head(file.fileno())
                 wanted = max(head.size - offset, 0) if length is None else min(length, max(head.size - offset, 0))
                 content = os.pread(file.fileno(), wanted, start + offset)
@@ -187,6 +188,26 @@ class ObjectFolder:
                     key = None if head is None else head.key
                 if key is not None:
                     yield key, entry
+
+
+def opened(path: Path) -> FileIO:
+    """Open a file to be read, never one that a link leads to.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        DamagedError: a link is there, which nothing here makes.
+    """
+    try:
+        return FileIO(path, opener=_without_links)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        message = "There is a link where a file should be."
+        raise DamagedError(message) from error
+
+
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW)
 
 
 def _write_file(path: Path, head: Head, content: Iterable[bytes]) -> Head:

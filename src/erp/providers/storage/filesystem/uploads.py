@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from erp.providers.storage.filesystem.objects import CHUNK_BYTES, Head
+from erp.providers.storage.filesystem.objects import CHUNK_BYTES, Head, opened
 
 KEPT_SECONDS = 7 * 24 * 3600.0
 """How long an upload may take, and how long its end is remembered."""
@@ -149,7 +149,7 @@ class Uploads:
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb", buffering=0) as file:
+    with opened(path) as file:
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
 

@@ -142,3 +142,10 @@ async def an_isolation_level_is_kept_or_refused(bench: Bench) -> None:
         after = await rows_of(bench, sql, transaction=transaction)
         require(level == "read_committed" or before == after, f"under {level} a read was not repeatable")
         await bench.call("rollback", {"transaction": transaction})
+
+
+@case("DB-42", capability="transactions", without="isolation_levels")
+async def an_isolation_level_that_cannot_be_chosen_is_refused(bench: Bench) -> None:
+    """Without ``isolation_levels`` ``begin`` with one MUST be refused with ``unsupported``."""
+    for level in ("read_committed", "serializable"):
+        await bench.refused("unsupported", "begin", {"isolation": level})

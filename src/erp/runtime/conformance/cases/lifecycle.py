@@ -21,14 +21,19 @@ STUCK_SECONDS = 5.0
 @case("LIFE-01")
 async def construction_does_nothing_yet(bench: Bench) -> None:
     """The constructor MUST do no input or output and start no thread: it keeps its arguments."""
-    started = min(_started_threads(bench) for _ in range(5))  # other threads of the process come and go meanwhile
-    require(started <= 0, "the constructor started a thread")
+    made = [_made_by_constructing(bench) for _ in range(5)]  # others of the process come and go meanwhile
+    for number, what in enumerate(("started a thread", "opened a file or a socket", "made a file")):
+        require(min(one[number] for one in made) <= 0, f"the constructor {what}")
 
 
-def _started_threads(bench: Bench) -> int:
-    before = threading.active_count()
-    bench.bare()
-    return threading.active_count() - before
+def _made_by_constructing(bench: Bench) -> tuple[int, int, int]:
+    """How many threads, descriptors and files there are after it that there were not before."""
+    place = bench.place()
+    threads, descriptors = _held()
+    provider = bench.bare(place=place)
+    threads_after, descriptors_after = _held()
+    del provider  # it holds what it has opened until now
+    return threads_after - threads, descriptors_after - descriptors, sum(1 for _ in place.data_dir.iterdir())
 
 
 @case("LIFE-02")
@@ -82,9 +87,9 @@ async def close_gives_everything_back(bench: Bench) -> None:
     await _open_and_close(bench, times=5)
 
     async def is_given_back() -> bool:
-        return _held() <= before
+        return all(now <= then for now, then in zip(_held(), before, strict=True))
 
-    await bench.eventually(is_given_back, f"(threads, descriptors) {_held()} came down to {before}", seconds=2)
+    await bench.eventually(is_given_back, lambda: f"(threads, descriptors) {_held()} came down to {before}")
 
 
 async def _open_and_close(bench: Bench, *, times: int) -> None:

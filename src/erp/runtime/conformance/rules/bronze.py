@@ -92,6 +92,8 @@ def imports_are_allowed(folder: ProviderFolder) -> Iterator[str]:
         for name in _imported(node):
             if name.split(".")[0] == "erp" and not _is_allowed(name, own):
                 yield f"{place} imports {name}"
+        if isinstance(node, ast.ImportFrom) and node.level > place.count("/") + 1:
+            yield f"{place} imports {'.' * node.level}{node.module or ''} from outside its folder"
 
 
 def _imported(node: ast.AST) -> list[str]:

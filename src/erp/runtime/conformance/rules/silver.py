@@ -13,12 +13,18 @@ from erp.runtime.conformance.quality import rule
 BLOCKING = (
     "time.sleep",
     "subprocess.run",
-    "subprocess.check_output",
+    "subprocess.check_",
     "requests.",
     "urllib.request.",
     "os.system",
     "socket.create_connection",
+    "sqlite3.connect",
+    "shutil.",
 )
+"""How names of what blocks begin."""
+OPENING = {"open", "io.open"}
+FILES = (".read_text", ".read_bytes", ".write_text", ".write_bytes")
+"""How names of methods of a path end that read or write a whole file."""
 LOGGING = {"logging", "structlog", "loguru"}
 UNFINISHED = re.compile(r"(?:#|<!--)\s*(?:TODO|FIXME)\b:?\s*(.*?)\s*(?:-->|$)")
 RETRYING = {"tenacity", "backoff", "retrying", "stamina"}
@@ -58,7 +64,11 @@ def _blocking(function: ast.AsyncFunctionDef) -> list[str]:
         for node in ast.walk(item)
     }
     calls = (node for node in ast.walk(function) if isinstance(node, ast.Call) and id(node) not in inner)
-    return [name for name in map(_called, calls) if name.startswith(BLOCKING)]
+    return [name for name in map(_called, calls) if _is_blocking(name)]
+
+
+def _is_blocking(name: str) -> bool:
+    return name in OPENING or name.startswith(BLOCKING) or name.endswith(FILES)
 
 
 def _called(call: ast.Call) -> str:
