@@ -87,7 +87,7 @@ class Published:
     async def read(self, *, seconds: float | None = None) -> Any:
         if "lag" in self.line.host.catalog.provider(self.line.domain, self.line.provider).capabilities:
             return await self.line.call("lag", {"topic": self.TOPIC, "group": "reader"}, seconds=seconds)
-        return await self.line.call("pull", {"topic": self.TOPIC, "group": "nobody", "max_events": 1}, seconds=seconds)
+        return await self.line.call("list_dead_letters", {"topic": self.TOPIC}, seconds=seconds)
 
     async def write(self, name: str, *, seconds: float | None = None) -> Any:
         event = {"id": name, "source": "/faults", "type": "fault", "data": name}

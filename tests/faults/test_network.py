@@ -169,7 +169,7 @@ async def test_no_connection_is_left_behind(line: Line) -> None:
         await asyncio.gather(*(line.effect.read(seconds=0.5) for _ in range(4)), return_exceptions=True)
         line.proxy.heal()
         line.proxy.break_all()
-    await line.recovered()
+        await line.recovered()
     await asyncio.gather(*(line.effect.read() for _ in range(AT_A_TIME)))
     assert line.proxy.open_connections <= AT_A_TIME + 2, "connections that broke are kept beside the new ones"
 

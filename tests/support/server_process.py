@@ -44,6 +44,8 @@ class ServerProcess:
         if name == "redis":  # it writes its title over its arguments
             self._command = _redis(self.address)
         self._directory = process.joinpath("cwd").readlink()
+        entries = process.joinpath("environ").read_bytes().split(b"\0")
+        self._environment = dict(entry.partition(b"=")[::2] for entry in entries if entry)
         self._owner = process.stat()
 
     def stop(self) -> None:
@@ -81,6 +83,7 @@ class ServerProcess:
         return subprocess.Popen(
             self._command,
             cwd=self._directory,
+            env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
