@@ -131,7 +131,7 @@ def drifted(package: Path = PACKAGE) -> list[Path]:
 def _stale(wanted: dict[Path, str], package: Path) -> list[Path]:
     here, docs = package / "contracts" / "models", package.parents[1] / "docs" / "reference"
     present = [path for path in here.glob("*.py") if path.name != "__init__.py"]
-    present += [*(docs / "domains").glob("*.md"), *(docs / "services").glob("*.md")]
+    present += [page for folder in ("domains", "services", "providers") for page in (docs / folder).glob("*.md")]
     return [path for path in present if path not in wanted]
 
 

@@ -23,6 +23,9 @@ def pages(authored: Authored, proof: dict[str, Proof]) -> dict[str, str]:
     found["state.md"] = NOTE + _state(inlined(authored.schemas["state"], authored.gateway["$defs"]))
     found["errors.md"] = NOTE + _errors(authored.errors)
     found["capabilities.md"] = NOTE + _matrix(authored, proof)
+    for ref, manifest in authored.manifests.items():
+        found[f"providers/{ref.replace('/', '-')}.md"] = NOTE + _provider(ref, manifest, proof.get(ref, {}))
+    found["providers/index.md"] = NOTE + _providers(authored.manifests)
     return found
 
 
@@ -34,6 +37,37 @@ def _index(kind: str, contracts: dict[str, Contract]) -> str:
     ]
     entries = "\n".join(contracts)
     return "\n".join(lines) + f"\n\n```{{toctree}}\n:hidden:\n\n{entries}\n```\n"
+
+
+def _providers(manifests: dict[str, dict[str, Any]]) -> str:
+    lines = ["# Providers", "", "| Provider | What it is |", "|---|---|"]
+    lines += [f"| [{ref}]({ref.replace('/', '-')}.md) | {_cell(one['summary'])} |" for ref, one in manifests.items()]
+    entries = "\n".join(ref.replace("/", "-") for ref in manifests)
+    return "\n".join(lines) + f"\n\n```{{toctree}}\n:hidden:\n\n{entries}\n```\n"
+
+
+def _provider(ref: str, manifest: dict[str, Any], proof: Mapping[str, Any]) -> str:
+    """What its author wrote, then what its manifest says; a setting is described there and nowhere else."""
+    lines = [f"```{{include}} ../../../src/erp/providers/{ref}/README.md", "```", "", "## Capabilities", ""]
+    lines += [f"- `{name}`: {_proof(name, manifest, proof)}" for name in manifest["capabilities"]]
+    lines += [] if manifest["capabilities"] else ["None beside what every provider of the domain can do."]
+    properties = manifest["config"]["properties"]
+    lines += ["", "## Settings", ""]
+    if not properties:
+        return "\n".join([*lines, "None."]) + "\n"
+    lines += ["| Name | Type | Meaning |", "|---|---|---|"]
+    required = manifest["config"].get("required", [])
+    lines += [
+        f"| `{name}` | {_cell(_type(one))} | {_meaning(one, name in required)} |" for name, one in properties.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _meaning(setting: dict[str, Any], is_required: bool) -> str:  # noqa: FBT001  (one word for its one caller)
+    notes = ["Required."] if is_required else []
+    notes += ["Secret."] if setting.get("x-erp-secret") else []
+    title = str(setting.get("title", "")).rstrip(".")
+    return _cell(" ".join([*([f"{title}."] if title else []), str(setting.get("description", "")), *notes]))
 
 
 def _contract(contract: Contract) -> str:

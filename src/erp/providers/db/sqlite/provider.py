@@ -45,7 +45,7 @@ __all__ = ["FILE", "SqliteDatabase"]
 
 
 class SqliteDatabase:
-    """Queries run on read-only connections; changes run one after the other, each in its own transaction."""
+    """Queries run on read-only connections; changes one after the other, each whole or not at all."""
 
     translate: ClassVar[ErrorTable] = {}
 
@@ -159,7 +159,7 @@ class SqliteDatabase:
         return api.MetadataResultPool(
             size=sum(lending.size for lending in lendings),
             in_use=sum(lending.in_use for lending in lendings),
-            waiting=sum(lending.waiting for lending in lendings),
+            waiting=sum(lending.waiting for lending in lendings) + self._file.writes.waiting,
         )
 
     # -- changing --------------------------------------------------------------------------------

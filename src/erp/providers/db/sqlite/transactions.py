@@ -15,8 +15,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from erp.providers.db.sqlite.connections import INTERRUPT_EVERY_SECONDS, GuardedConnection
-from erp.providers.db.sqlite.file import DatabaseFile, T, Work, begun, committed, rolled_back
+from erp.providers.db.sqlite.file import DatabaseFile, T, Work
 from erp.providers.db.sqlite.reading import HeldCursors
+from erp.providers.db.sqlite.writes import begun, committed, rolled_back
 from erp.runtime.spi import CallContext, ErrorCode, ProviderError
 
 MAX_ENDED = 256
