@@ -76,6 +76,7 @@ class Suite:
         self._thread: threading.Thread | None = None
         self._context: AbstractAsyncContextManager[Host] | None = None
         self._run: Run | None = None
+        self._server: str | None = None
         self._outcomes: dict[str, Outcome] = {}
 
     def outcome(self, case: Case) -> Outcome:
@@ -94,9 +95,8 @@ class Suite:
 
     def so_far(self) -> Report:
         """Return the outcomes of the cases that have run, and what answered them."""
-        server = self._wait(self._run.server()) if self._run is not None else None
         outcomes = list(self._outcomes.values())
-        return Report(self.ref, self.manifest.version, self.manifest.contract, outcomes, server)
+        return Report(self.ref, self.manifest.version, self.manifest.contract, outcomes, self._server)
 
     def line(self) -> str:
         """Return in a line what this session has proven: ``cache/redis  P4  6 of 6 capabilities  Redis 8.0.2``."""
@@ -122,6 +122,7 @@ class Suite:
         host = await self._context.__aenter__()
         config = self.manifest.conformance.get("config") or {} if self._config is None else self._config
         self._run = Run(host, self.manifest, config)
+        self._server = await self._run.server()  # now: what lets a test reach it may be gone in the end
 
     def close(self) -> None:
         """Stop the layer."""
