@@ -137,15 +137,19 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(here: Place) -> None:
 
 def test_a_second_run_at_the_same_time_is_refused(here: Place) -> None:
     fill(here, MANY // 2)
-    process = subprocess.Popen(here.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    ends = time.monotonic() + 60
-    while not listed(here, "target") and time.monotonic() < ends:
-        time.sleep(0.005)
-
-    said = here.migrate(status=2)
+    with subprocess.Popen(here.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        ends = time.monotonic() + 60
+        while not listed(here, "target") and time.monotonic() < ends:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGSTOP)  # it goes on holding its journal
+        try:
+            said = here.migrate(status=2)
+        finally:
+            process.send_signal(signal.SIGCONT)
+        status = process.wait(60)
 
     assert "Another run may hold it" in said
-    assert process.wait(60) == 0
+    assert status == 0
 
 
 def stored(place: Place, side: str) -> list[Path]:
