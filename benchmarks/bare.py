@@ -1,11 +1,12 @@
 """The bare handlers the layer is compared with: the same look-up, none of the steps.
 
-Usage: python benchmarks/bare.py fastapi|starlette|fastapi-redis PORT
+Usage: python benchmarks/bare.py fastapi|starlette|asyncpg|fastapi-redis PORT
 """
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 from typing import Any
@@ -97,12 +98,51 @@ def starlette_app() -> Any:
     return Starlette(routes=[Route("/providers/cache/memory/get", get, methods=["POST"])])
 
 
+def asyncpg_app() -> Any:
+    """Return a handler that reads a row by key from the PostgreSQL of ``ERP_TEST_POSTGRES``, with FastAPI and asyncpg."""
+    from decimal import Decimal
+
+    import asyncpg
+    from fastapi import FastAPI
+    from pydantic import BaseModel
+
+    app = FastAPI()
+    pools: list[Any] = []
+
+    class Params(BaseModel):
+        id: int
+
+    class Body(BaseModel):
+        params: Params
+
+    class Item(BaseModel):
+        id: int
+        name: str
+        price: Decimal
+
+    class Answer(BaseModel):
+        data: list[Item]
+
+    async def get(body: Body) -> Answer:
+        if not pools:
+            pools.append(await asyncpg.create_pool(os.environ["ERP_TEST_POSTGRES"], min_size=8, max_size=8))
+        rows = await pools[0].fetch("select id, name, price from bench_item where id = $1", body.params.id)
+        return Answer(data=[Item(**row) for row in rows])
+
+    get.__annotations__.update(body=Body)
+    app.post("/item", response_model=Answer)(get)
+    return app
+
+
+APPS = {"fastapi": fastapi_app, "starlette": starlette_app, "asyncpg": asyncpg_app}
+
+
 def app_of(kind: str, *arguments: str) -> Any:
     """Return the application of a kind."""
     if kind == "fastapi-redis":
         fill_redis(int(arguments[0]))
         return fastapi_redis_app(int(arguments[0]))
-    return fastapi_app() if kind == "fastapi" else starlette_app()
+    return APPS[kind]()
 
 
 async def serve(*arguments: str) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from erp.contracts import sql_writer
 from erp.contracts.schemas import inlined
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def pages(authored: Authored, proof: dict[str, Proof]) -> dict[str, str]:
     found["state.md"] = NOTE + _state(inlined(authored.schemas["state"], authored.gateway["$defs"]))
     found["errors.md"] = NOTE + _errors(authored.errors)
     found["capabilities.md"] = NOTE + _matrix(authored, proof)
+    found["sql.md"] = NOTE + sql_writer.page(authored, proof)
     for ref, manifest in authored.manifests.items():
         found[f"providers/{ref.replace('/', '-')}.md"] = NOTE + _provider(ref, manifest, proof.get(ref, {}))
     found["providers/index.md"] = NOTE + _providers(authored.manifests)
