@@ -10,6 +10,7 @@ from erp import __version__
 from erp.cli import contracts, db, keys, models, policy, provider, providers, tenants
 from erp.cli.conformance import conformance
 from erp.cli.demo import demo
+from erp.cli.migrate.command import migrate
 from erp.cli.serve import serve
 from erp.cli.state.commands import apply, diff, export
 
@@ -27,6 +28,7 @@ app.command()(conformance)
 app.command()(apply)
 app.command()(diff)
 app.command()(export)
+app.command()(migrate)
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(keys.app, name="keys")
 app.add_typer(contracts.app, name="contracts")
