@@ -225,9 +225,15 @@ def _table_of(capabilities: dict[str, str], providers: dict[str, Any], proof: di
     for name in capabilities:
         cells = [_proof(name, item, one or {}) for item, one in zip(providers.values(), proofs, strict=True)]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
-    servers = [(one.get("server", "itself") if one else "") for one in proofs]
+    servers = [_server(item, one) for item, one in zip(providers.values(), proofs, strict=True)]
     dates = [(one.get("date", "") if one else "") for one in proofs]
     return [*lines, f"| *proven with* | {' | '.join(servers)} |", f"| *on* | {' | '.join(dates)} |"]
+
+
+def _server(manifest: dict[str, Any], proof: Proof | None) -> str:
+    if not proof:
+        return ""
+    return proof.get("server") or ("itself" if manifest.get("embedded") else "not noted")
 
 
 def _proof(capability: str, manifest: dict[str, Any], proof: Mapping[str, Any]) -> str:
