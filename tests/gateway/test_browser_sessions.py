@@ -323,6 +323,7 @@ async def test_what_the_issuer_refuses_is_said_and_recorded(site: Site, issuer: 
         told = await begun(client)
         answer = await client.get("/auth/callback", params={"error": "access_denied", "state": told["state"]})
         assert answer.json()["detail"] == "The issuer did not sign you in: access_denied."
+    found: list[tuple[str, str]] = []
     async with site.client("admin") as admin:
         for _ in range(300):
             items = (await admin.get("/audit")).json()["items"]

@@ -89,8 +89,6 @@ class Trust:
         if self._is_read:
             return
         async with self._reading:
-            if self._is_read:
-                return
             generation = self._generation
             found = [Trusted.by(one) for one in await self._connections.of_provider(DOMAIN, PROVIDER)]
             self._by_issuer, self._by_tenant = {}, {}

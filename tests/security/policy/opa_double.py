@@ -58,6 +58,9 @@ def opa_double() -> Iterator[OpaDouble]:
             double.modules[self.path.rpartition("/")[2]] = self._body().decode()
             self._answer(200, b"{}")
 
+        def do_GET(self) -> None:
+            self._answer(200, b"{}")
+
         def do_POST(self) -> None:
             double.authorization.append(self.headers.get("authorization"))
             asked = json.loads(self._body())

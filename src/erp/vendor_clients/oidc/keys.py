@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,23 +22,30 @@ Keys = list[tuple[str | None, Mapping[str, Any], Any]]
 
 def read_keys(document: Mapping[str, Any]) -> Keys:
     """Return the usable public keys of a JWK Set; what is of another kind, secret, weak or malformed is left out."""
-    from joserfc.errors import JoseError
-    from joserfc.jwk import JWKRegistry
-
     listed = document.get("keys")
     found: Keys = []
     for text in listed[:MOST_KEYS] if isinstance(listed, list) else []:
-        if not isinstance(text, dict) or text.get("kty") not in {"RSA", "EC", "OKP"} or text.get("use", "sig") != "sig":
-            continue
-        try:
-            key = JWKRegistry.import_key({name: value for name, value in text.items() if name != "d"})
-            weak = text["kty"] == "RSA" and key.public_key.key_size < LEAST_RSA_BITS  # type: ignore[union-attr]
-        except (JoseError, ValueError, TypeError, KeyError):
-            continue
-        if not weak:
+        key = _usable(text)
+        if key is not None:
             kid = text.get("kid")
             found.append((kid if isinstance(kid, str) else None, text, key))
     return found
+
+
+def _usable(text: Any) -> Any:
+    from joserfc.errors import JoseError, SecurityWarning
+    from joserfc.jwk import JWKRegistry
+
+    if not isinstance(text, dict) or text.get("kty") not in {"RSA", "EC", "OKP"} or text.get("use", "sig") != "sig":
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SecurityWarning)  # A weak key is left out below.
+            key: Any = JWKRegistry.import_key({name: value for name, value in text.items() if name != "d"})
+        is_weak = text["kty"] == "RSA" and key.public_key.key_size < LEAST_RSA_BITS
+    except (JoseError, ValueError, TypeError, KeyError):
+        return None
+    return None if is_weak else key
 
 
 def fitting(keys: Keys, kid: str | None, algorithm: str) -> Any:
