@@ -50,7 +50,7 @@ class Claims(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     act: dict[str, str] | None = None
 
 
-_START = "eyJhbGciOiJFZDI1NTE5IiwidHlwIjoiYXQrand0Iiwia2lkIjoi"
+_START = "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFZDI1NTE5Iiwia2lkIjoi"
 """The header of every token of ours up to its key id, as ``issue`` writes it: 39 bytes, 52 characters."""
 
 
