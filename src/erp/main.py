@@ -19,7 +19,6 @@ from erp.gateway.acting import PLATFORM
 from erp.gateway.administration import Administration
 from erp.gateway.app import Gateway, Parts, pages
 from erp.gateway.batch import Batch
-from erp.gateway.browser import BrowserCredentials, BrowserSessions, SignIns
 from erp.gateway.configuration import Configuration
 from erp.gateway.credentials import Credentials
 from erp.gateway.dead_events import DeadEvents
@@ -28,6 +27,7 @@ from erp.gateway.events import ProviderEvents
 from erp.gateway.invoke import InvokeRoute
 from erp.gateway.links import LinkRoutes
 from erp.gateway.operations import OperationPages
+from erp.gateway.people import People, people
 from erp.gateway.policies import AccessEvaluation, Permissions, Policies
 from erp.gateway.reloading import Reloading
 from erp.gateway.routing import Routing
@@ -48,16 +48,13 @@ from erp.runtime.rotation import Rotation
 from erp.runtime.routes import RouteBook
 from erp.runtime.service_calls import service_context
 from erp.security.identity import KeyIdentity
-from erp.security.issuers import IssuerIdentity
 from erp.security.keyring import Keyring
 from erp.security.links import SealedLinks
-from erp.security.pending_sign_in import SignInSeal
 from erp.security.platform_identity import PlatformIdentity
 from erp.security.policy.decisions import DecisionPoint
 from erp.security.policy.wiring import PolicySettings, decision_point
-from erp.security.sessions import Sessions, SessionSettings
+from erp.security.sessions import SessionSettings
 from erp.security.tokens import Tokens
-from erp.security.trust import Trust
 from erp.security.vault import EnvelopeVault
 from erp.services.order.follow_up import OrderFollowUp
 from erp.services.order.service import OrderService
@@ -167,11 +164,7 @@ class Layer:
             links=self.links,
             reminders=control.reminders,
         )
-        self.trust = Trust(control.connections, self.pool, control.revisions)
-        self.issuers = IssuerIdentity(self.identity, self.trust, control.revoked_tokens, control.revisions)
-        sessions = Sessions(control.sessions, self.trust, keyring.pepper, settings.sessions)
-        self.browser = BrowserCredentials(sessions, self.links)
-        self.sign_ins = SignIns(self.browser, self.trust, SignInSeal(keyring.pepper), self.links, control.journal)
+        self.people = self._people(keyring)
         self.hot_swap = HotSwap(self.catalog, self.pool)
         self.plans = PlanBook(self.catalog, self.pool, control.connections)
         self.calls = self._pipeline()
@@ -214,6 +207,10 @@ class Layer:
         keys = KeyIdentity(api_keys, keyring.pepper, self.tokens)
         return PlatformIdentity(keys, self.tokens, api_keys, self.policy, self.catalog)
 
+    def _people(self, keyring: Keyring) -> People:
+        control, settings = self.control, self.settings.sessions
+        return people(control, self.pool, self.links, own=self.identity, pepper=keyring.pepper, settings=settings)
+
     @classmethod
     async def open(cls, settings: Settings) -> Layer:
         """Start everything; when this returns, calls can be served."""
@@ -246,7 +243,7 @@ class Layer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.calls.routes.close()
         await self.feed.close()
-        await self.trust.close()
+        await self.people.trust.close()
         await self.pool.close()
         await self.policy.close()
         await self.control.close()
@@ -295,7 +292,7 @@ class Layer:
 
     def application(self) -> Gateway:
         """Return the ASGI application over this layer. It neither opens nor closes the layer."""
-        credentials = Credentials(self.issuers, self.policy, self.browser)
+        credentials = Credentials(self.people.issuers, self.policy, self.people.browser)
         invoke = InvokeRoute(self.calls, self.catalog, credentials, self.operations)
         return Gateway(invoke, pages(credentials, self._parts(credentials)))
 
@@ -327,8 +324,8 @@ class Layer:
             policies=Policies(control, self.policy, self.catalog, credentials),
             permissions=Permissions(self.catalog, self.policy),
             access=AccessEvaluation(self.identity, credentials),
-            sign_ins=self.sign_ins,
-            sessions=BrowserSessions(self.browser, self.trust, self.issuers, self.links, control.journal, credentials),
+            sign_ins=self.people.sign_ins,
+            sessions=self.people.sessions(credentials),
             status=Status(self.calls, self.metrics, {"control_plane": control.ping}, credentials),
         )
 

@@ -25,6 +25,10 @@ class OpaDouble:
         self.authorization: list[str | None] = []
         self.address = ""
 
+    def document(self, entry: str, input_: Any) -> bytes:
+        value = self.evaluate(entry, input_)
+        return json.dumps({} if value is None else {"result": value}).encode()
+
     def evaluate(self, entry: str, input_: Any) -> Any:
         async def once() -> Any:
             process = RegoProcess(seconds=30)
@@ -67,8 +71,7 @@ def opa_double() -> Iterator[OpaDouble]:
             if double.instead is not None:
                 self._answer(*double.instead)
                 return
-            value = double.evaluate(self.path.removeprefix("/v1/data/"), asked["input"])
-            self._answer(200, json.dumps({} if value is None else {"result": value}).encode())
+            self._answer(200, double.document(self.path.removeprefix("/v1/data/"), asked["input"]))
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -35,6 +35,7 @@ _MEANING: ErrorTable = {
     AnswerLostError: ErrorCode.UNAVAILABLE,
     AnswerTimedOutError: ErrorCode.TIMEOUT,
 }
+_FAILURES: tuple[type[BaseException], ...] = (*_MEANING, ProviderError)
 _STATUSES = {401: ErrorCode.UNAUTHENTICATED, 403: ErrorCode.UNAUTHENTICATED, 429: ErrorCode.UNAVAILABLE}
 _OK = 200
 _FIRST_SERVER_ERROR = 500
@@ -75,7 +76,7 @@ class OpenPolicyAgent:
         started = time.monotonic()
         try:
             await self._ask("GET")
-        except (*_MEANING, ProviderError) as error:
+        except _FAILURES as error:
             agent = Dependency(name="agent", status="down", message=str(error))
             return Health(status="down", dependencies=[agent], message=str(error))
         milliseconds = round((time.monotonic() - started) * 1000, 3)
