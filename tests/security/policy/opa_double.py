@@ -68,10 +68,8 @@ def opa_double() -> Iterator[OpaDouble]:
         def do_POST(self) -> None:
             double.authorization.append(self.headers.get("authorization"))
             asked = json.loads(self._body())
-            if double.instead is not None:
-                self._answer(*double.instead)
-                return
-            self._answer(200, double.document(self.path.removeprefix("/v1/data/"), asked["input"]))
+            entry = self.path.removeprefix("/v1/data/")
+            self._answer(*(double.instead or (200, double.document(entry, asked["input"]))))
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
