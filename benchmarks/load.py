@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,6 +127,27 @@ async def closed_loop(server: Server, messages: Callable[[], bytes], *, concurre
     async def drive(peer: _Peer) -> None:
         while time.monotonic() < until:
             status = await peer.ask(messages())
+            outcome.requests += 1
+            outcome.failures += status != b"200"
+
+    started = time.monotonic()
+    await asyncio.gather(*(drive(peer) for peer in peers))
+    outcome.seconds = time.monotonic() - started
+    for peer in peers:
+        assert peer.transport is not None
+        peer.transport.close()
+    return outcome
+
+
+async def all_of(server: Server, messages: Sequence[bytes], *, concurrency: int) -> Outcome:
+    """Send every message once, ``concurrency`` at a time."""
+    outcome = Outcome()
+    waiting = iter(messages)
+    peers = [await _connect(server) for _ in range(concurrency)]
+
+    async def drive(peer: _Peer) -> None:
+        for message in waiting:
+            status = await peer.ask(message)
             outcome.requests += 1
             outcome.failures += status != b"200"
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -103,3 +104,28 @@ async def test_tenants_take_turns(control: ControlPlane, make: Any) -> None:
     assert await claimed(control, without={"acme"}) == {}
     assert await claimed(control) == {"acme": ["3", "4"]}
     assert await control.outbox.next_due_seconds() is not None
+
+
+async def test_whoever_reads_on_behind_the_last_event_misses_none_of_those_that_processes_write_at_once(
+    open_control_plane: Any, control: ControlPlane, make: Any
+) -> None:
+    processes = [control, await open_control_plane(), await open_control_plane()]
+    count = 150
+
+    async def write(number: int, process: ControlPlane) -> None:
+        for event in range(count):
+            await publish(process, make, (f"{number}-{event}", None))
+
+    seen: list[str] = []
+    position = 0
+    writing = asyncio.gather(*(write(number, process) for number, process in enumerate(processes)))
+    is_last = False
+    while not is_last:
+        is_last = writing.done()
+        found = await control.outbox.after("acme", position, 1000)
+        seen += [event.id for _, event in found]
+        position = found[-1][0] if found else position
+        await asyncio.sleep(0)
+    await writing
+
+    assert sorted(seen) == sorted(f"{number}-{event}" for number in range(len(processes)) for event in range(count))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -153,3 +155,44 @@ def test_a_stream_of_a_wrong_statement_says_so(client: httpx2.Client) -> None:
     assert problem_item(answer.content)["code"] in {"not_found", "failed_precondition", "invalid_argument"}
     refused = client.post("/providers/db/sqlite/stream", json={"params": {}})
     assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (400, "/params/sql")
+
+
+def test_a_stream_that_has_nothing_to_say_shows_that_it_is_alive(pace: Pace, stream: Wire) -> None:
+    stream.head()
+    assert stream.line() == b"\n"  # after fifteen seconds; an empty line is no item
+    pace.step("row")
+    assert stream.line() == b'{"rows":[[0]]}\n'
+    pace.step("end")
+    assert stream.line() == b""
+    pace.wait_until_closed()
+
+
+def test_a_reader_that_does_not_read_makes_the_provider_wait_and_costs_no_memory(
+    shared: Server, client: httpx2.Client
+) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i, hex(zeroblob(500)) FROM n"
+    body = json.dumps({"params": {"sql": endless, "rows_per_item": 100}}).encode()
+    with connected(shared.address) as wire:
+        wire.send(request("/providers/db/sqlite/stream", shared.keys["developer"], body))
+        wire.head()
+        wire.line()
+        before = resident_bytes(shared)
+        used = cpu_ticks(shared)
+        time.sleep(3)
+        assert resident_bytes(shared) - before < 20_000_000
+        assert cpu_ticks(shared) - used < 100, "a provider that waits does not work for a second of three"
+        rows = [json.loads(wire.line())["rows"] for _ in range(50)]
+    numbers = [row[0] for page in rows for row in page]
+    assert numbers == list(range(1, 5001))
+    found = client.post("/providers/db/sqlite/query", json={"params": {"sql": "SELECT 1"}})
+    assert found.status_code == 200
+
+
+def resident_bytes(server: Server) -> int:
+    pages = Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu_ticks(server: Server) -> int:
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])

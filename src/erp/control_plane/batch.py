@@ -91,9 +91,12 @@ class BatchWriter:
         outcomes = self._claims.claim(connection, batch.claims)
         superseded |= self._claims.answer(connection, batch.answers)
         self._claims.release(connection, batch.released)
+        # Whoever holds a tenant's head gives its events their positions: they become visible in that order, and who reads
+        # on behind a position misses none. (Every event comes with an audit record of its tenant.)
+        heads = self._locked_heads(connection, sorted({entry[0] for entry in batch.audit})) if batch.audit else {}
         self._insert_event.run(connection, _told(batch, superseded) if superseded else batch.events)
         if batch.audit:
-            self._chain(connection, batch.audit)
+            self._chain(connection, batch.audit, heads)
         return Written(outcomes, superseded)
 
     def retire(self, connection: sa.Connection) -> None:
@@ -104,8 +107,7 @@ class BatchWriter:
         """Forget a bounded number of answers whose window has passed."""
         self._claims.purge(connection)
 
-    def _chain(self, connection: sa.Connection, entries: list[AuditRow]) -> None:
-        heads = self._locked_heads(connection, sorted({entry[0] for entry in entries}))
+    def _chain(self, connection: sa.Connection, entries: list[AuditRow], heads: dict[str, tuple[int, bytes]]) -> None:
         rows = []
         for tenant, time, actor, target, outcome, record in entries:
             seq, previous = heads[tenant]

@@ -23,6 +23,13 @@ LONGEST_WAIT_SECONDS = 600.0
 """No lease and no pause between attempts is longer: what would wait longer was written before the clock was set back."""
 
 
+# Made once: the relay asks after every delivery.
+_NEXT_DUE = sa.select(sa.func.min(outbox.c.due_at)).where(outbox.c.state == DUE)
+_NEXT_TENANT = sa.select(sa.func.min(outbox.c.tenant)).where(
+    outbox.c.state == DUE, outbox.c.tenant > sa.bindparam("last")
+)
+
+
 class DueEvent(msgspec.Struct, frozen=True, kw_only=True):
     """An event that this process may deliver now."""
 
@@ -77,9 +84,7 @@ class Outbox:
 
     async def next_due_seconds(self) -> float | None:
         """Return in how many seconds the next event is due (0 or less: now), or None when none waits."""
-        table = outbox.c
-        statement = sa.select(sa.func.min(table.due_at)).where(table.state == DUE)
-        moment = await self._database.run(lambda connection: connection.execute(statement).scalar())
+        moment = await self._database.run(lambda connection: connection.execute(_NEXT_DUE).scalar())
         if moment is None:
             return None
         seconds = (moment - moments.now()) / moments.MICROSECONDS
@@ -150,11 +155,9 @@ def _claim(
 def _tenants_in_turn(connection: sa.Connection, after: str) -> list[str]:
     """Return the tenants with waiting events, beginning behind ``after``: one index seek each."""
     tenants: list[str] = []
-    table = outbox.c
     last = ""
     while True:
-        statement = sa.select(sa.func.min(table.tenant)).where(table.state == DUE, table.tenant > last)
-        found = connection.execute(statement).scalar()
+        found = connection.execute(_NEXT_TENANT, {"last": last}).scalar()
         if found is None:
             break
         tenants.append(found)

@@ -28,6 +28,8 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True):
     per_tenant: int = 64
     keys_at_once: int = 8
     """Keys of one tenant delivered beside each other; the events of a key follow each other."""
+    gather_seconds: float = 0.01
+    """How long it waits after it was woken: events that follow each other closely share a claim and its commit."""
     poll_seconds: float = 1.0
     """How soon events are noticed that another process wrote."""
     deliver_seconds: float = 20.0
@@ -69,6 +71,7 @@ class OutboxRelay:
                 wait = await self._round()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), wait)
+                    await asyncio.sleep(self._settings.gather_seconds)
         finally:
             await self._end_deliveries()
 

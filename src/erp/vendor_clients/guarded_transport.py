@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import httpcore2
 import httpx2
 
+from erp.vendor_clients.asyncio_sockets import AsyncioSockets
 from erp.vendor_clients.egress import EgressRefusedError, EgressRule
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
     def __init__(self, rule: EgressRule, resolve: Resolve) -> None:
         self._rule = rule
         self._resolve = resolve
-        self._sockets = httpcore2.AnyIOBackend()
+        self._sockets = AsyncioSockets()
         self.is_closed = False
         """Set when everything is closed: the pool forgets connections that are still being opened, and would leak them."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from tests.support.oidc_peer import OidcPeer
@@ -12,11 +11,7 @@ VARIABLE = "ERP_TEST_OIDC"
 
 
 def config(address: str) -> dict[str, Any]:
-    peer = OidcPeer.at(address)
-    # The operator lets the layer reach this port of this machine, and no other.
-    allowed = os.environ.get("ERP_EGRESS_ALLOW", "")
-    os.environ["ERP_EGRESS_ALLOW"] = ",".join(filter(None, (allowed, f"127.0.0.1/32:{peer.issuer.rpartition(':')[2]}")))
-    return peer.config(narrow_by_scopes=True)
+    return OidcPeer.at(address).config(narrow_by_scopes=True)
 
 
 def credentials(address: str) -> dict[str, str]:

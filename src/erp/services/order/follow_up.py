@@ -8,6 +8,7 @@ the same step at once; the claim of a process that died lapses.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -18,13 +19,14 @@ from erp.contracts.models.order import GetResult
 from erp.runtime.spi import CallContext, ErrorCode, ProviderError
 from erp.services.order import steps, store
 from erp.services.order.agenda import Agenda, Key
-from erp.services.order.store import OpenStep
+from erp.services.order.store import OpenStep, Settled
 
 ContextFor = Callable[[str], CallContext]
 Tenants = Callable[[], Awaitable[list[str]]]
 
-AT_ONCE = 8
-AT_ONCE_PER_TENANT = 6
+AT_ONCE = 32
+"""Orders: most of the time of each is waiting, and what waits together shares commits."""
+AT_ONCE_PER_TENANT = 24
 """Less than ``AT_ONCE``: a tenant whose integration hangs does not stop the others."""
 MAX_ATTEMPTS = 8
 BASE_SECONDS, CAP_SECONDS = 1.0, 60.0
@@ -34,6 +36,8 @@ UNREADABLE_SECONDS = 10.0
 SWEEP_SECONDS = 30.0
 SWEPT_ORDERS = 1000
 STOP_SECONDS = 10.0
+TOGETHER_SECONDS = 0.05
+"""How long a step that has ended waits to be written down with others of its order."""
 
 _log = logging.getLogger(__name__)
 _jitter = random.SystemRandom()
@@ -167,40 +171,96 @@ class OrderFollowUp:
 
     async def _take_due(self, tenant: str, order_id: str) -> float | None:
         """Return the seconds until the next step is due; None when nothing is left to be done."""
-        context = self._context_for(tenant)
-        order = await store.load(context, order_id)
+        order, waiting = await store.load_with_open_steps(self._context_for(tenant), order_id)
         pauses: dict[str, float] = {}
-        for step in await store.open_steps(context, order_id):
-            if step.name == "cancellation" and "event" in pauses:
+        due = []
+        for step in waiting:
+            if step.due_in > 0:
+                pauses[step.name] = step.due_in
+            else:
+                due.append(step)
+        for steps_ in _rounds(due):
+            if steps_[0].name == "cancellation" and "event" in pauses:
                 # Nobody should hear of the end of an order before its beginning.
-                pauses[step.name] = pauses["event"]
-                continue
-            pause = step.due_in if step.due_in > 0 else await self._take(self._context_for(tenant), order, step)
-            if pause is not None:
-                pauses[step.name] = pause
+                pauses["cancellation"] = pauses["event"]
+            else:
+                pauses |= await self._take(tenant, order, steps_)
         return min(pauses.values(), default=None)
 
-    async def _take(self, context: CallContext, order: GetResult, step: OpenStep) -> float | None:
-        """Try one step and write down how it went; return the seconds until it should be tried again."""
-        if not await store.claim(context, order.order_id, step, LEASE_SECONDS):
-            return LEASE_SECONDS
-        context.deadline = min(context.deadline, time.monotonic() + ATTEMPT_SECONDS)
-        pause: float | None = None
+    async def _take(self, tenant: str, order: GetResult, due: list[OpenStep]) -> dict[str, float]:
+        """Try steps and write down how they went; return the seconds until those that need it are tried again."""
+        ends_at = time.monotonic() + ATTEMPT_SECONDS
+        claimed = await store.claim(self._context_for(tenant), order.order_id, due, LEASE_SECONDS)
+        pauses = {step.name: LEASE_SECONDS for step in due if step not in claimed}
+        ended: asyncio.Queue[Settled] = asyncio.Queue()
+        lanes = [asyncio.create_task(self._try_all(tenant, order, lane, ends_at, ended)) for lane in _lanes(claimed)]
+        left = len(claimed)
         try:
-            if step.attempts >= MAX_ATTEMPTS:
-                status, detail = "failed", "No attempt came to an end: each time the process died first."
-            else:
-                status, detail = await steps.taken(step.name, context, order)
-        except ProviderError as error:
-            detail = f"{error.code.value}: {error.message}"
-            status, pause = _after_failure(step.attempts + 1, error)
-        except Exception as error:  # noqa: BLE001  (a broken step counts its attempts like any other)
-            _log.exception("step %s of order %s of %s failed", step.name, order.order_id, context.tenant)
-            detail = f"internal: {type(error).__name__}"
-            status, pause = _after_failure(step.attempts + 1, ProviderError(ErrorCode.INTERNAL, detail))
-        settled = self._context_for(context.tenant)
-        await store.settle(settled, order.order_id, step, status, due_in=pause or 0.0, detail=detail)
-        return pause
+            while left:
+                settled = await _together(ended, left)
+                await store.settle(self._context_for(tenant), order.order_id, settled)
+                pauses |= {item.step.name: item.pause for item in settled if item.pause is not None}
+                left -= len(settled)
+        finally:
+            for lane in lanes:
+                lane.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
+        return pauses
+
+    async def _try_all(
+        self, tenant: str, order: GetResult, lane: list[OpenStep], ends_at: float, ended: asyncio.Queue[Settled]
+    ) -> None:
+        for step in lane:
+            context = self._context_for(tenant)
+            context.deadline = min(context.deadline, ends_at)
+            ended.put_nowait(await _tried(context, order, step))
+
+
+def _rounds(due: list[OpenStep]) -> list[list[OpenStep]]:
+    """Return what is tried together, in order.
+
+    Steps at their first attempt are: it costs one commit instead of one each. Later each is alone, so that one
+    that kills its process uses up no attempts of the others.
+    """
+    first = [step for step in due if not step.attempts and step.name != "cancellation"]
+    return [*([first] if first else []), *([step] for step in due if step not in first)]
+
+
+def _lanes(claimed: list[OpenStep]) -> list[list[OpenStep]]:
+    """Return what is tried one after the other; nobody waits for the tenant's peer but who has to."""
+    lanes = (
+        [step for step in claimed if step.name == "integration"],
+        [step for step in claimed if step.name != "integration"],
+    )
+    return [lane for lane in lanes if lane]
+
+
+async def _together(ended: asyncio.Queue[Settled], most: int) -> list[Settled]:
+    """Return what has ended at about the same time, to be written down together."""
+    found = [await ended.get()]
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(TOGETHER_SECONDS):
+            while len(found) < most:
+                found.append(await ended.get())
+    return found
+
+
+async def _tried(context: CallContext, order: GetResult, step: OpenStep) -> Settled:
+    """Try one step."""
+    pause: float | None = None
+    try:
+        if step.attempts >= MAX_ATTEMPTS:
+            status, detail = "failed", "No attempt came to an end: each time the process died first."
+        else:
+            status, detail = await steps.taken(step.name, context, order)
+    except ProviderError as error:
+        detail = f"{error.code.value}: {error.message}"
+        status, pause = _after_failure(step.attempts + 1, error)
+    except Exception as error:  # noqa: BLE001  (a broken step counts its attempts like any other)
+        _log.exception("step %s of order %s of %s failed", step.name, order.order_id, context.tenant)
+        detail = f"internal: {type(error).__name__}"
+        status, pause = _after_failure(step.attempts + 1, ProviderError(ErrorCode.INTERNAL, detail))
+    return Settled(step=step, status=status, detail=detail, pause=pause)
 
 
 def _after_failure(attempts: int, error: ProviderError) -> tuple[str, float | None]:

@@ -13,6 +13,7 @@ import msgspec
 
 from erp.contracts.models.db import (
     ExecuteBatchRequest,
+    ExecuteBatchResult,
     ExecuteRequest,
     ExecuteResult,
     QueryRequest,
@@ -39,6 +40,10 @@ _ORDER = (
 )
 _SUMMARY = "order_id, customer_reference, customer_id, status, total, currency, order_date, submitted_at"
 _LINE = "line_number, sku, description, quantity, unit_price, discount, tax_rate, net, tax"
+_ORDER_NAMES, _SUMMARY_NAMES, _LINE_NAMES = (
+    [name.strip() for name in columns.split(",")] for columns in (_ORDER, _SUMMARY, _LINE)
+)
+_STEP = "name, status, attempts, detail, due_at"
 _LINES_AT_ONCE = 50
 """Lines written by one statement: far from every engine's limit, and 1000 lines stay far from a batch's."""
 
@@ -59,6 +64,16 @@ class OpenStep(msgspec.Struct, frozen=True, kw_only=True):
     """Attempts claimed so far; also the claim itself, as each attempt has another number."""
     due_in: float
     """Seconds; zero or less: now."""
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """How a claimed attempt of a step went."""
+
+    step: OpenStep
+    status: str
+    detail: str
+    pause: float | None
+    """Seconds until it should be tried again; None: it should not."""
 
 
 def order_id(tenant: str, customer_reference: str) -> str:
@@ -122,12 +137,13 @@ async def change(context: CallContext, sql: str, *parameters: Any) -> int:
     return result.rows_affected
 
 
-async def batch(context: CallContext, statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
-    """Run several changes, all or none."""
+async def batch(context: CallContext, statements: Sequence[tuple[str, Sequence[Any]]]) -> list[int]:
+    """Run several changes, all or none; return how many rows each affected."""
     request = ExecuteBatchRequest(
         statements=[Statement(sql=sql, parameters=list(values)) for sql, values in statements]
     )
-    await _call(context, "execute_batch", request)
+    result: ExecuteBatchResult = await _call(context, "execute_batch", request)
+    return [effect.rows_affected for effect in result.results]
 
 
 async def create_tables(context: CallContext) -> None:
@@ -179,7 +195,7 @@ def _order_row(id_: str, request: SubmitRequest, order: PricedOrder) -> tuple[st
 
 
 def _line_rows(id_: str, lines: Sequence[PricedLine]) -> list[tuple[str, list[Any]]]:
-    marks = f"({', '.join('?' * len(_names(_LINE)))}, ?)"
+    marks = f"({', '.join('?' * len(_LINE_NAMES))}, ?)"
     statements = []
     for start in range(0, len(lines), _LINES_AT_ONCE):
         written = lines[start : start + _LINES_AT_ONCE]
@@ -224,12 +240,29 @@ async def load(context: CallContext, id_: str) -> GetResult:
     Raises:
         ProviderError: ``not_found``.
     """
+    return (await load_with_open_steps(context, id_))[0]
+
+
+async def load_with_open_steps(context: CallContext, id_: str) -> tuple[GetResult, list[OpenStep]]:
+    """Return an order and its steps that are not settled, in the order in which they are taken.
+
+    Raises:
+        ProviderError: ``not_found``.
+    """
     found = await rows(context, f"select {_ORDER} from orders where order_id = ?", id_)  # noqa: S608  (a constant)
     if not found:
         raise ProviderError(ErrorCode.NOT_FOUND, f"There is no order {id_[:64]!r}.")
     ordered = f"select {_LINE} from order_lines where order_id = ? order by line_number"  # noqa: S608  (a constant)
     lines = await rows(context, ordered, id_)
-    return _order(dict(zip(_names(_ORDER), found[0], strict=True)), lines, await steps(context, id_))
+    steps = await rows(context, f"select {_STEP} from order_steps where order_id = ?", id_)  # noqa: S608  (a constant)
+    steps.sort(key=lambda row: STEPS.index(row[0]))
+    done = [
+        Step(name=row[0], status=row[1], attempts=row[2], detail=UNSET if row[3] is None else row[3]) for row in steps
+    ]
+    waiting = [
+        OpenStep(name=row[0], attempts=row[2], due_in=_seconds_until(row[4])) for row in steps if row[1] == "pending"
+    ]
+    return _order(dict(zip(_ORDER_NAMES, found[0], strict=True)), lines, done), waiting
 
 
 def _order(row: dict[str, Any], lines: list[list[Any]], done: list[Step]) -> GetResult:
@@ -247,26 +280,11 @@ def _order(row: dict[str, Any], lines: list[list[Any]], done: list[Step]) -> Get
 
 
 def _line(values: list[Any]) -> dict[str, Any]:
-    return _present(dict(zip(_names(_LINE), values, strict=True)))
+    return _present(dict(zip(_LINE_NAMES, values, strict=True)))
 
 
 def _present(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
-
-
-def _names(columns: str) -> list[str]:
-    return [name.strip() for name in columns.split(",")]
-
-
-async def steps(context: CallContext, id_: str) -> list[Step]:
-    """Return what has been done about an order."""
-    sql = "select name, status, attempts, detail from order_steps where order_id = ?"
-    found = {row[0]: row for row in await rows(context, sql, id_)}
-    return [
-        Step(name=name, status=row[1], attempts=row[2], detail=UNSET if row[3] is None else row[3])  # type: ignore[arg-type]
-        for name in STEPS
-        if (row := found.get(name)) is not None
-    ]
 
 
 async def page(context: CallContext, request: ListRequest) -> ListResult:
@@ -283,7 +301,7 @@ async def page(context: CallContext, request: ListRequest) -> ListResult:
     sql = f"select {_SUMMARY} from orders where {' and '.join(conditions)} order by submitted_at desc, order_id desc limit ?"  # noqa: S608
     found = await rows(context, sql, *values, request.limit + 1)
     shown = found[: request.limit]
-    items = [msgspec.convert(dict(zip(_names(_SUMMARY), row, strict=True)), Summary) for row in shown]
+    items = [msgspec.convert(dict(zip(_SUMMARY_NAMES, row, strict=True)), Summary) for row in shown]
     result = ListResult(items=items)
     if len(found) > request.limit:
         result.next_cursor = base64.urlsafe_b64encode(f"{shown[-1][7]} {shown[-1][0]}".encode()).decode()
@@ -310,37 +328,33 @@ async def open_orders(context: CallContext, limit: int) -> list[tuple[str, float
     return [(row[0], _seconds_until(row[1])) for row in await rows(context, sql, limit)]
 
 
-async def open_steps(context: CallContext, id_: str) -> list[OpenStep]:
-    """Return the steps of an order that are not settled, in the order in which they are taken."""
-    sql = "select name, attempts, due_at from order_steps where order_id = ? and status = 'pending'"
-    found = [
-        OpenStep(name=row[0], attempts=row[1], due_in=_seconds_until(row[2])) for row in await rows(context, sql, id_)
-    ]
-    return sorted(found, key=lambda step: STEPS.index(step.name))
-
-
-async def claim(context: CallContext, id_: str, step: OpenStep, lease_seconds: float) -> bool:
-    """Take the right to the next attempt of a step; False when somebody else has it.
+async def claim(context: CallContext, id_: str, wanted: Sequence[OpenStep], lease_seconds: float) -> list[OpenStep]:
+    """Take the right to the next attempt of steps; return those that nobody else has.
 
     It lapses after ``lease_seconds``: then the step is due again.
     """
-    changed = await change(
-        context,
+    sql = (
         "update order_steps set attempts = ?, due_at = ?"
-        " where order_id = ? and name = ? and status = 'pending' and attempts = ? and due_at <= ?",
-        *(step.attempts + 1, after(lease_seconds), id_, step.name, step.attempts, now()),
+        " where order_id = ? and name = ? and status = 'pending' and attempts = ? and due_at <= ?"
     )
-    return changed == 1
+    until, moment = after(lease_seconds), now()
+    made = await batch(
+        context, [(sql, (step.attempts + 1, until, id_, step.name, step.attempts, moment)) for step in wanted]
+    )
+    return [step for step, changed in zip(wanted, made, strict=True) if changed == 1]
 
 
-async def settle(context: CallContext, id_: str, step: OpenStep, status: str, *, due_in: float, detail: str) -> None:
-    """Write down how a claimed attempt went, unless its claim has lapsed and somebody else tries."""
-    await change(
-        context,
+async def settle(context: CallContext, id_: str, settled: Sequence[Settled]) -> None:
+    """Write down how claimed attempts went, but for those whose claim has lapsed and somebody else tries."""
+    sql = (
         "update order_steps set status = ?, due_at = ?, detail = ?"
-        " where order_id = ? and name = ? and status = 'pending' and attempts = ?",
-        *(status, after(due_in), detail, id_, step.name, step.attempts + 1),
+        " where order_id = ? and name = ? and status = 'pending' and attempts = ?"
     )
+    values = [
+        (item.status, after(item.pause or 0.0), item.detail, id_, item.step.name, item.step.attempts + 1)
+        for item in settled
+    ]
+    await batch(context, [(sql, row) for row in values])
 
 
 async def annotate(context: CallContext, id_: str, annotation: Annotation) -> None:

@@ -27,6 +27,8 @@ class Lives:
         self._is_over = threading.Event()
         self._killer: threading.Thread | None = None
         self._is_being_killed = False
+        self._one_at_a_time = threading.Lock()
+        """Held while the layer is killed and started: two that kill at once would start two layers."""
         self.kills = 0
         self.failure: children.ChildFailedError | None = None
         """Why the layer could not be started again."""
@@ -53,16 +55,17 @@ class Lives:
     def kill(self) -> None:
         """Kill the layer now and start it again at the same address; return when it is up."""
         port = urllib.parse.urlsplit(self.address).port or 0
-        self._is_being_killed = True
-        self._layer.process.kill()
-        self._layer.process.wait()
-        self.kills += 1
-        self._on_killed()
-        try:
-            self._layer = self._start(port)
-        except children.ChildFailedError as error:
-            self.failure = error
-        self._is_being_killed = False
+        with self._one_at_a_time:
+            self._is_being_killed = True
+            self._layer.process.kill()
+            self._layer.process.wait()
+            self.kills += 1
+            self._on_killed()
+            try:
+                self._layer = self._start(port)
+            except children.ChildFailedError as error:
+                self.failure = error
+            self._is_being_killed = False
 
     def stop(self) -> None:
         """End the layer in good order."""

@@ -57,6 +57,7 @@ class LocalAi:
 
     def __init__(self, config: Config, context: OpenContext) -> None:
         self._models = LocalModels(context.shared_dir, config.get("default_model", "auto"))
+        self._labels = zero_shot.KnownLabels()
         self._threads: ThreadPoolExecutor | None = None
 
     async def open(self) -> None:
@@ -107,11 +108,10 @@ class LocalAi:
         def work(stop: threading.Event) -> ClassifyResult:
             model = self._models.acquire(_named(request.model))
             texts = _encode(model, request.texts, request.truncate, stop)
-            meant = [zero_shot.label_texts(label) for label in request.labels]
-            encoded = model.encode([text for group in meant for text in group], stop)
-            centres = zero_shot.centres(encoded, [len(group) for group in meant])
+            centres, tokens = self._labels.centres(model.name, request.labels, lambda new: model.encode(new, stop))
             found = [zero_shot.classify(text, centres, request, model.sharpness) for text in texts]
-            result = ClassifyResult(model=model.name, classifications=found, usage=_usage([*texts, *encoded]))
+            usage = Usage(input_tokens=sum(one.tokens for one in texts) + tokens, output_tokens=0)
+            result = ClassifyResult(model=model.name, classifications=found, usage=usage)
             if request.instructions is not UNSET:
                 result.warnings = ["instructions: this model cannot read any; describe the labels instead."]
             return result

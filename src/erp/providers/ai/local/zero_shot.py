@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from erp.contracts.models.ai import Classification, ClassifyRequest, Label, LabelScore
@@ -15,6 +17,34 @@ Vector = Sequence[float]
 
 class Centres(list[list[float]]):
     """One direction for each label, in the order of the request."""
+
+
+class KnownLabels:
+    """The directions of the sets of labels that were asked for last; a set is the same in call after call."""
+
+    def __init__(self, most: int = 64) -> None:
+        self._most = most
+        self._found: OrderedDict[tuple[object, ...], tuple[Centres, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def centres(
+        self, model: str, labels: Sequence[Label], encode: Callable[[list[str]], Sequence[Encoded]]
+    ) -> tuple[Centres, int]:
+        """Return the directions of ``labels`` and the tokens read for them, working them out where they are new."""
+        meant = [label_texts(label) for label in labels]
+        key = (model, *map(tuple, meant))
+        with self._lock:
+            found = self._found.get(key)
+            if found is not None:
+                self._found.move_to_end(key)
+                return found
+        encoded = encode([text for group in meant for text in group])
+        found = centres(encoded, [len(group) for group in meant]), sum(one.tokens for one in encoded)
+        with self._lock:
+            self._found[key] = found
+            if len(self._found) > self._most:
+                self._found.popitem(last=False)
+        return found
 
 
 def require_unique(labels: Sequence[Label]) -> None:

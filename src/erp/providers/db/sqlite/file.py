@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -24,6 +23,7 @@ from erp.providers.db.sqlite.connections import (
 from erp.providers.db.sqlite.failures import closed, explained
 from erp.providers.db.sqlite.guards import ROW_SOURCES, Rules, lifted, set_limits
 from erp.providers.db.sqlite.reads import Reads
+from erp.providers.db.sqlite.writes import Writes
 from erp.runtime.spi import ErrorCode, ProviderError
 
 T = TypeVar("T")
@@ -55,6 +55,7 @@ class DatabaseFile:
         self._describers = Lending()
         """One more reader, for the provider's own statements about the schema."""
         self._reads = Reads(self.readers, self._threads, settings.statement_seconds)
+        self.writes = Writes(self.writers, self._threads, settings.statement_seconds, self.changing)
         self._connections: list[GuardedConnection] = []
 
     async def open(self) -> None:
@@ -103,6 +104,7 @@ class DatabaseFile:
         """Close all connections once their work has ended. Safe twice."""
         connections, self._connections = self._connections, []
         self._reads.refuse(closed())
+        self.writes.refuse(closed())
         await _stopped(connections, asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown))
         for connection in connections:
             connection.close()
@@ -126,12 +128,9 @@ class DatabaseFile:
             yield connection
 
     async def write(self, work: Work[T]) -> T:
-        """Run ``work`` on the writer in a transaction of its own: all of it, or nothing."""
-        connection = await self.take_writer()
-        try:
-            return await self.run(connection, lambda _: self._in_transaction(connection, work))
-        finally:
-            self.writers.give(connection)
+        """Run ``work`` on the writer and return once it is durable: all of it, or nothing."""
+        self.require_open()
+        return await self.writes.run(work)
 
     async def take_writer(self) -> GuardedConnection:
         """Return the writer, to be given back to ``writers``.
@@ -186,16 +185,6 @@ class DatabaseFile:
 
     # -- in a thread -----------------------------------------------------------------------------
 
-    def _in_transaction(self, connection: GuardedConnection, work: Work[T]) -> T:
-        begun(connection)
-        try:
-            result = self.changing(connection, work)
-            committed(connection)
-        except BaseException:
-            rolled_back(connection)
-            raise
-        return result
-
     def changing(self, connection: GuardedConnection, work: Work[T]) -> T:
         """Run ``work`` under the rules for changes."""
         connection.set_authorizer(self._rules.may_write)
@@ -213,27 +202,6 @@ class DatabaseFile:
         finally:
             lifted(connection)
             connection.execute("PRAGMA query_only = OFF")
-
-
-def begun(connection: GuardedConnection) -> None:
-    """Begin a transaction that changes; in SQLite it waits here for those of other processes."""
-    if connection.in_transaction:
-        # An interrupt can hit a ROLLBACK too.
-        connection.execute("ROLLBACK")
-    connection.execute("BEGIN IMMEDIATE")
-
-
-def committed(connection: GuardedConnection) -> None:
-    """Make the transaction durable, however long the disk takes."""
-    connection.ends_at = math.inf
-    connection.execute("COMMIT")
-
-
-def rolled_back(connection: GuardedConnection) -> None:
-    """Undo the transaction, if SQLite has not done so itself."""
-    connection.ends_at = math.inf
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
 
 
 async def _stopped(connections: list[GuardedConnection], task: asyncio.Future[Any]) -> None:
