@@ -27,6 +27,7 @@ from erp.gateway.events import ProviderEvents
 from erp.gateway.invoke import InvokeRoute
 from erp.gateway.links import LinkRoutes
 from erp.gateway.operations import OperationPages
+from erp.gateway.people import People, people
 from erp.gateway.policies import AccessEvaluation, Permissions, Policies
 from erp.gateway.reloading import Reloading
 from erp.gateway.routing import Routing
@@ -52,6 +53,7 @@ from erp.security.links import SealedLinks
 from erp.security.platform_identity import PlatformIdentity
 from erp.security.policy.decisions import DecisionPoint
 from erp.security.policy.wiring import PolicySettings, decision_point
+from erp.security.sessions import SessionSettings
 from erp.security.tokens import Tokens
 from erp.security.vault import EnvelopeVault
 from erp.services.order.follow_up import OrderFollowUp
@@ -102,6 +104,8 @@ class Settings:
 
     public_url: str | None = field(default_factory=lambda: os.environ.get("ERP_PUBLIC_URL"))
     """Where the gateway is reached from outside: what links begin with. None: where it listens."""
+
+    sessions: SessionSettings = field(default_factory=SessionSettings)
 
     policy: PolicySettings = field(default_factory=PolicySettings.from_environment)
 
@@ -160,6 +164,7 @@ class Layer:
             links=self.links,
             reminders=control.reminders,
         )
+        self.people = self._people(keyring)
         self.hot_swap = HotSwap(self.catalog, self.pool)
         self.plans = PlanBook(self.catalog, self.pool, control.connections)
         self.calls = self._pipeline()
@@ -202,6 +207,10 @@ class Layer:
         keys = KeyIdentity(api_keys, keyring.pepper, self.tokens)
         return PlatformIdentity(keys, self.tokens, api_keys, self.policy, self.catalog)
 
+    def _people(self, keyring: Keyring) -> People:
+        control, settings = self.control, self.settings.sessions
+        return people(control, self.pool, self.links, own=self.identity, pepper=keyring.pepper, settings=settings)
+
     @classmethod
     async def open(cls, settings: Settings) -> Layer:
         """Start everything; when this returns, calls can be served."""
@@ -234,6 +243,7 @@ class Layer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.calls.routes.close()
         await self.feed.close()
+        await self.people.trust.close()
         await self.pool.close()
         await self.policy.close()
         await self.control.close()
@@ -282,7 +292,7 @@ class Layer:
 
     def application(self) -> Gateway:
         """Return the ASGI application over this layer. It neither opens nor closes the layer."""
-        credentials = Credentials(self.identity, self.policy)
+        credentials = Credentials(self.people.issuers, self.policy, self.people.browser)
         invoke = InvokeRoute(self.calls, self.catalog, credentials, self.operations)
         return Gateway(invoke, pages(credentials, self._parts(credentials)))
 
@@ -314,6 +324,8 @@ class Layer:
             policies=Policies(control, self.policy, self.catalog, credentials),
             permissions=Permissions(self.catalog, self.policy),
             access=AccessEvaluation(self.identity, credentials),
+            sign_ins=self.people.sign_ins,
+            sessions=self.people.sessions(credentials),
             status=Status(self.calls, self.metrics, {"control_plane": control.ping}, credentials),
         )
 

@@ -31,7 +31,14 @@ def suite(ref: str) -> Suite:
         address = os.environ.get(LIVE[ref].VARIABLE)
         if not address:
             pytest.skip(f"{ref} needs {LIVE[ref].VARIABLE}")
-        _suites[ref] = Suite(ref, LIVE[ref].config(address), level=getattr(LIVE[ref], "LEVEL", None))
+        module = LIVE[ref]
+        credentials = getattr(module, "credentials", None)
+        _suites[ref] = Suite(
+            ref,
+            module.config(address),
+            level=getattr(module, "LEVEL", None),
+            credentials=credentials and credentials(address),
+        )
     return _suites[ref]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from erp.cli.conformance import DROP_IN, examine, refusal, require_writable, settings
+from erp.cli.conformance import CREDENTIALS, DROP_IN, examine, refusal, require_writable, settings
 
 if TYPE_CHECKING:
     from erp.runtime.conformance import Report
@@ -45,6 +45,7 @@ def certify(  # noqa: PLR0917  (each is an option of the command)
     level: Annotated[
         str | None, typer.Option(help="What answered: P0 to P5; default: P4 if embedded or live.", show_default=False)
     ] = None,
+    credentials: Annotated[Path | None, CREDENTIALS] = None,
     server: Annotated[
         str | None,
         typer.Option(help="What answered, when it cannot say so itself: 'moto 5.1'.", show_default=False),
@@ -63,7 +64,7 @@ def certify(  # noqa: PLR0917  (each is an option of the command)
     if level is not None and level not in PROOF_LEVELS:
         raise refusal(f"--level is one of {', '.join(PROOF_LEVELS)}, not {level}.")
     require_writable("--evidence", evidence)
-    run = _run(ref, settings(config), folder, cast("ProofLevel | None", level))
+    run = _run(ref, settings(config), settings(credentials), folder, cast("ProofLevel | None", level))
     run.report.server = server or run.report.server
     try:
         if record:
@@ -74,13 +75,19 @@ def certify(  # noqa: PLR0917  (each is an option of the command)
         raise refusal(str(error)) from None
 
 
-def _run(ref: str, config: dict[str, Any] | None, folder: Path | None, level: ProofLevel | None) -> _Run:
+def _run(
+    ref: str,
+    config: dict[str, Any] | None,
+    credentials: dict[str, Any] | None,
+    folder: Path | None,
+    level: ProofLevel | None,
+) -> _Run:
     from rich.console import Console
 
     from erp.runtime.catalog import ProviderCatalog
     from erp.runtime.conformance.certifying import reached
 
-    report = asyncio.run(examine(ref, config, [], folder, Console(stderr=True)))
+    report = asyncio.run(examine(ref, config, [], folder, Console(stderr=True), credentials))
     typer.echo(report.summary)
     if not report.is_good:
         typer.echo("erp: nothing was certified: mend the cases above, or name them as gaps.", err=True)

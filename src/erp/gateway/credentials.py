@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
 from erp.runtime.question import Question
 
 if TYPE_CHECKING:
+    from erp.gateway.browser import BrowserCredentials
     from erp.gateway.inbound import Inbound
     from erp.runtime.context import Actor
-    from erp.runtime.ports import Identity, Policy
+    from erp.runtime.ports import Policy
+
+
+class Authenticator(Protocol):
+    """Knows who holds a credential."""
+
+    async def authenticate(self, credential: str, tenant: str | None = None) -> Actor:
+        """Return who holds ``credential``, which is meant for ``tenant`` when the caller names one.
+
+        Raises:
+            ProviderError: ``unauthenticated``.
+        """
 
 
 class Credentials:
     """Who calls, and whether they may use an administrative area."""
 
-    def __init__(self, identity: Identity, policy: Policy) -> None:
+    def __init__(self, identity: Authenticator, policy: Policy, browser: BrowserCredentials | None = None) -> None:
         self._identity = identity
         self._policy = policy
+        self._browser = browser
 
-    async def actor(self, inbound: Inbound) -> Actor:
+    async def actor(self, inbound: Inbound, method: str = "POST") -> Actor:
         """Return who sent the request.
+
+        Args:
+            inbound: its headers.
+            method: its method: with a cookie, changes need more.
 
         Raises:
             ProviderError: ``unauthenticated``, or ``permission_denied`` when ``X-Tenant-Id`` names
                 another tenant than the credential's.
         """
-        actor = await self._identity.authenticate(inbound.credential)
+        actor = None
+        if inbound.cookie is not None and self._browser is not None and inbound.is_without_credential:
+            actor = await self._browser.actor(inbound, method)
+        if actor is None:
+            actor = await self._identity.authenticate(inbound.credential, inbound.tenant)
         if inbound.tenant is not None and inbound.tenant != actor.tenant:
             message = "X-Tenant-Id names another tenant than the credential belongs to."
             raise ProviderError(ErrorCode.PERMISSION_DENIED, message)

@@ -64,8 +64,10 @@ class Suite:
         drop_in: Path | None = None,
         *,
         level: ProofLevel | None = None,
+        credentials: Mapping[str, str] | None = None,
     ) -> None:
         self.ref = ref
+        self._credentials = credentials
         domain, _, name = ref.partition("/")
         self.manifest = ProviderCatalog.load(drop_in).provider(domain, name)
         self.level: ProofLevel = level or reached(self.manifest, config)
@@ -121,7 +123,7 @@ class Suite:
         self._context = hosting()(drop_in=self._drop_in)
         host = await self._context.__aenter__()
         config = self.manifest.conformance.get("config") or {} if self._config is None else self._config
-        self._run = Run(host, self.manifest, config)
+        self._run = Run(host, self.manifest, config, credentials=self._credentials)
         self._server = await self._run.server()  # now: what lets a test reach it may be gone in the end
 
     def close(self) -> None:
