@@ -14,6 +14,9 @@ from erp.control_plane.database import Database
 from erp.control_plane.tables import audit, audit_heads
 from erp.runtime.ports import AuditEntry
 
+DELETED = ""
+"""Outcome of a record that was lawfully deleted."""
+
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An audit entry with its place in the tenant's chain; hashes are hexadecimal."""
@@ -60,13 +63,16 @@ class AuditRecords:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def search(
+    async def search(  # noqa: PLR0913  (one argument per filter; callers pass them by name)
         self,
         tenant: str,
         *,
         actor: str | None = None,
         target: str | None = None,
         outcome: str | None = None,
+        effect: str | None = None,
+        request_id: str | None = None,
+        action: str | None = None,
         since: datetime.datetime | None = None,
         until: datetime.datetime | None = None,
         limit: int = 100,
@@ -74,12 +80,16 @@ class AuditRecords:
     ) -> RecordPage:
         """Return up to ``limit`` records that match all filters, newest first, and the next page's cursor, if any.
 
-        ``since`` is included, ``until`` is not; both carry a time zone.
+        ``since`` is included, ``until`` is not; both carry a time zone. ``action`` is a part of the action's name.
+        What was lawfully deleted is not found.
         """
         table = audit.c
         statement = sa.select(table.seq, table.record, table.prev_hash, table.hash).where(table.tenant == tenant)
-        for column, value in ((table.actor, actor), (table.target, target), (table.outcome, outcome)):
-            statement = statement if value is None else statement.where(column == value)
+        wanted = {"actor": actor, "target": target, "outcome": outcome, "effect": effect, "request_id": request_id}
+        same = [table[name] == value for name, value in wanted.items() if value is not None]
+        statement = statement.where(table.outcome != DELETED, *same)
+        if action is not None:
+            statement = statement.where(table.action.contains(action, autoescape=True))
         if since is not None:
             statement = statement.where(table.time >= moments.of(since))
         if until is not None:
