@@ -25,6 +25,8 @@ from erp.control_plane.merkle import (
 from erp.control_plane.tables import audit, audit_heads, audit_nodes
 from erp.errors import FieldError, ProviderError
 
+_DAMAGED = "The audit log is damaged: no proof can be made. Run `erp audit verify` to see where."
+
 
 class AuditProofs:
     """The trees of all tenants."""
@@ -84,7 +86,10 @@ class AuditProofs:
 def _tree(tenant: str, connection: sa.Connection) -> CompactRange:
     heads = audit_heads.c
     row = connection.execute(sa.select(heads.seq, heads.subtrees).where(heads.tenant == tenant)).first()
-    return CompactRange() if row is None else CompactRange(row.seq, bytes(row.subtrees or b""))
+    try:
+        return CompactRange() if row is None else CompactRange(row.seq, bytes(row.subtrees or b""))
+    except ValueError as error:
+        raise ProviderError(ErrorCode.FAILED_PRECONDITION, f"{_DAMAGED} {error}") from error
 
 
 def _subtree(connection: sa.Connection, tenant: str, subtree: Subtree) -> bytes:
@@ -94,8 +99,7 @@ def _subtree(connection: sa.Connection, tenant: str, subtree: Subtree) -> bytes:
     begin, end = index << level - kept, index + 1 << level - kept
     hashes = _leaves(connection, tenant, begin, end) if kept == 0 else _nodes(connection, tenant, kept, begin, end)
     if len(hashes) != end - begin:
-        message = "Audit records are missing: no proof can be made. Run `erp audit verify` to see which."
-        raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
+        raise ProviderError(ErrorCode.FAILED_PRECONDITION, f"{_DAMAGED} Records are missing.")
     return root_of(hashes)
 
 

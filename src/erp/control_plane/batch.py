@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,14 +9,12 @@ import msgspec
 import sqlalchemy as sa
 
 from erp.control_plane import moments
+from erp.control_plane.chain import GENESIS, chained
 from erp.control_plane.claims import ClaimTable
 from erp.control_plane.merkle import CompactRange, leaf_hash
 from erp.control_plane.statements import Lookup, Statement, insert_new
 from erp.control_plane.tables import audit, audit_heads, audit_nodes, outbox
 from erp.runtime.ports import AuditEntry, Claim, ClaimOutcome, Completion, OutboxEvent
-
-GENESIS = bytes(32)
-"""``prev_hash`` of a tenant's first audit record."""
 
 AT_ONCE = 0
 """``due_at`` of an event that waits for nothing, whatever becomes of the clock."""
@@ -174,11 +171,6 @@ def _told(batch: Batch, superseded: set[str]) -> list[EventRow]:
     """Return the events without those of superseded calls: whoever took a call over announces its own."""
     dropped = {event[:2] for token in superseded for event in batch.events_of.get(token, ())}
     return [event for event in batch.events if event[:2] not in dropped]
-
-
-def chained(previous: bytes, record: bytes) -> bytes:
-    """Return the hash of an audit record: SHA-256 of the hash before it and its own bytes."""
-    return hashlib.sha256(previous + record).digest()
 
 
 def audit_row(entry: AuditEntry) -> AuditRow:

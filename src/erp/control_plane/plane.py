@@ -9,6 +9,8 @@ import sqlalchemy as sa
 from erp.control_plane import schema
 from erp.control_plane.api_keys import ApiKeys
 from erp.control_plane.audit import AuditRecords
+from erp.control_plane.audit_proofs import AuditProofs
+from erp.control_plane.checkpoints import StoredCheckpoints
 from erp.control_plane.connections import StoredConnections
 from erp.control_plane.database import Database
 from erp.control_plane.journal import GroupCommitJournal
@@ -18,6 +20,7 @@ from erp.control_plane.policies import StoredPolicies
 from erp.control_plane.quotas import LeasedQuotas
 from erp.control_plane.rates import SharedRates
 from erp.control_plane.reminders import StoredReminders
+from erp.control_plane.retention import AuditRetention
 from erp.control_plane.revisions import Revisions
 from erp.control_plane.routes import StoredRoutes
 from erp.control_plane.secrets import SecretRows
@@ -40,6 +43,9 @@ class ControlPlane:
         self.journal = GroupCommitJournal(database)
         self.outbox = Outbox(database)
         self.audit = AuditRecords(database)
+        self.audit_proofs = AuditProofs(database)
+        self.checkpoints = StoredCheckpoints(database)
+        self.retention = AuditRetention(database)
         self.secrets = SecretRows(database)
         self.reminders = StoredReminders(database)
         self.routes = StoredRoutes(database, self.revisions)
