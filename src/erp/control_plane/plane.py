@@ -13,6 +13,7 @@ from erp.control_plane.audit_proofs import AuditProofs
 from erp.control_plane.checkpoints import StoredCheckpoints
 from erp.control_plane.connections import StoredConnections
 from erp.control_plane.database import Database
+from erp.control_plane.elevations import Elevations
 from erp.control_plane.journal import GroupCommitJournal
 from erp.control_plane.operations import StoredOperations
 from erp.control_plane.outbox import Outbox
@@ -51,6 +52,7 @@ class ControlPlane:
         self.routes = StoredRoutes(database, self.revisions)
         self.operations = StoredOperations(database)
         self.policies = StoredPolicies(database, self.revisions)
+        self.elevations = Elevations(database, self.revisions)
 
     @classmethod
     async def open(cls, data_dir: Path, database_url: str | None = None, *, pepper: bytes) -> ControlPlane:

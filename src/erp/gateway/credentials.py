@@ -11,15 +11,17 @@ from erp.runtime.question import Question
 if TYPE_CHECKING:
     from erp.gateway.inbound import Inbound
     from erp.runtime.context import Actor
-    from erp.runtime.ports import Identity, Policy
+    from erp.runtime.ports import Identity, Journal, Policy
 
 
 class Credentials:
     """Who calls, and whether they may use an administrative area."""
 
-    def __init__(self, identity: Identity, policy: Policy) -> None:
+    def __init__(self, identity: Identity, policy: Policy, journal: Journal) -> None:
         self._identity = identity
         self._policy = policy
+        self.journal = journal
+        """Where endpoints note what was refused, and what was read under break-glass."""
 
     async def actor(self, inbound: Inbound) -> Actor:
         """Return who sent the request.
@@ -40,4 +42,4 @@ class Credentials:
         decision = self._policy.known(question) or await self._policy.decide(question)
         if not decision.allow:
             message = f"{domain}.{action} is not allowed: {decision.reason}."
-            raise ProviderError(ErrorCode.PERMISSION_DENIED, message)
+            raise ProviderError(ErrorCode.PERMISSION_DENIED, message, detail=f"{domain}.{action}")
