@@ -23,8 +23,10 @@ _EVENT_COLUMNS = ("tenant", "id", "key", "event", "state", "attempts", "due_at")
 _canonical = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
+Searched = tuple[str, int, str, str, str, str, str, str]
+"""tenant, time, actor, target, outcome, action, effect, request id."""
 AuditRow = tuple[str, int, str, str, str, str, str, str, bytes]
-"""tenant, time, actor, target, outcome, action, effect, request id, record."""
+"""As ``Searched``, and the record."""
 EventRow = tuple[str, str, str | None, bytes, str, int, int]
 """tenant, id, key, event, state, attempts, due_at."""
 
@@ -175,6 +177,11 @@ def _told(batch: Batch, superseded: set[str]) -> list[EventRow]:
 
 def audit_row(entry: AuditEntry) -> AuditRow:
     """Return ``entry`` in its canonical form (JSON with sorted names) beside the columns to search by."""
+    return (*searched(entry), _canonical(entry))
+
+
+def searched(entry: AuditEntry) -> Searched:
+    """Return the columns by which the record of ``entry`` is found."""
     return (
         entry.tenant,
         moments.parsed(entry.time),
@@ -184,7 +191,6 @@ def audit_row(entry: AuditEntry) -> AuditRow:
         storable(entry.action),
         entry.effect,
         storable(entry.request_id),
-        _canonical(entry),
     )
 
 

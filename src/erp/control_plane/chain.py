@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 from hashlib import sha256
 
@@ -50,12 +49,12 @@ class ChainCheck:
         wanted = self.seq + 1
         if seq != wanted:
             raise BrokenChainError(wanted, f"record {wanted} is missing")
-        if not hmac.compare_digest(prev_hash, self.hash):
+        if prev_hash != self.hash:
             raise BrokenChainError(wanted, "the record does not follow from the one before it")
         if not record:
             self.deleted += 1
             self._emptied.add(seq, seq)
-        elif not hmac.compare_digest(digest, chained(prev_hash, record)):
+        elif digest != chained(prev_hash, record):
             raise BrokenChainError(wanted, "the record was changed")
         elif _SIGN_OF_DELETION in record:
             self._note_deletion(seq, record)

@@ -8,7 +8,7 @@ import msgspec
 
 from erp.control_plane import ControlPlane
 from erp.control_plane.audit import ChainHead, ChainLink
-from erp.control_plane.batch import audit_row
+from erp.control_plane.batch import searched
 from erp.control_plane.chain import GENESIS, BrokenChainError, ChainCheck
 from erp.control_plane.merkle import CompactRange
 from erp.runtime.ports import AuditEntry
@@ -92,7 +92,7 @@ class Verification:
 
     def _take(self, link: ChainLink) -> list[tuple[int, int, bytes]]:
         filled = self._chain.take(link.seq, link.record, link.prev_hash, link.hash)
-        if link.record and audit_row(_decode(link.record))[:-1] != link.columns:
+        if link.record and searched(_decode(link.record)) != link.columns:
             raise BrokenChainError(link.seq, "a column by which the record is found was changed")
         return filled
 
