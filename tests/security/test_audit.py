@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from erp.control_plane import ControlPlane
@@ -239,47 +240,50 @@ async def test_lawful_deletion_keeps_every_proof_and_is_reported(
     assert (found.is_whole, found.broken_at) == (False, 50)
 
 
-async def test_rules_delete_by_class_and_age_and_never_too_early(
-    control: ControlPlane, checkpoints: Checkpoints
-) -> None:
+async def append_of_every_class(control: ControlPlane) -> None:
+    """Records 1 to 7: three calls, one of each other class, and a call of the future."""
     await append(control, 1, 3)
     chain = ChainWriter(control.database.dialect)
-    old = [
-        AuditEntry(**{**{name: getattr(entry(4), name) for name in AuditEntry.__struct_fields__}, **facts})
-        for facts in (
-            {"action": "keys.create"},
-            {"action": "db.query", "outcome": "permission_denied"},
-            {"action": "routes.put"},
-            {"time": "2999-01-01T00:00:00Z"},
-        )
+    changes: list[dict[str, str]] = [
+        {"action": "keys.create"},
+        {"action": "db.query", "outcome": "permission_denied"},
+        {"action": "routes.put"},
+        {"time": "2999-01-01T00:00:00Z"},
     ]
-    rows = [audit_row(one) for one in old]
+    rows = [audit_row(msgspec.structs.replace(entry(4), **change)) for change in changes]
     await control.database.transact(
         lambda connection: chain.extend(connection, rows, chain.locked(connection, {"acme"}))
     )
+
+
+RETENTION = Grounds(actor="layer", reason="kept long enough", request_id="req_r")
+
+
+async def test_rules_delete_by_class_and_age(control: ControlPlane, checkpoints: Checkpoints) -> None:
+    await append_of_every_class(control)
+    assert await control.retention.apply("acme", RETENTION) == {}
+    await control.retention.set("acme", "calls", 7)
+    assert await control.retention.apply("acme", RETENTION) == {"calls": 3}
+    left = [one.action for one in (await control.audit.search("acme"))[0]]
+    assert left == ["audit.delete", "cache.set", "routes.put", "db.query", "keys.create"]
+    for name in ("security", "refusals", "configuration"):
+        await control.retention.set("acme", name, 90)
+    deleted = await control.retention.apply("acme", RETENTION)
+    assert deleted == {"security": 1, "refusals": 1, "configuration": 1, "calls": 0}
+    found = await verdict(control, checkpoints)
+    assert (found.is_whole, found.deleted) == (True, 6)
+
+
+async def test_a_rule_is_never_shorter_than_its_class_allows(control: ControlPlane) -> None:
     with pytest.raises(ProviderError) as refused:
         await control.retention.set("acme", "security", 89)
     assert (refused.value.code, refused.value.errors[0].pointer) == ("invalid_argument", "/days")
-    grounds = Grounds(actor="layer", reason="kept long enough", request_id="req_r")
-    assert await control.retention.apply("acme", grounds) == {}
-    await control.retention.set("acme", "calls", 7)
-    assert await control.retention.apply("acme", grounds) == {"calls": 3}
-    left = [one.action for one in (await control.audit.search("acme"))[0]]
-    assert left == ["audit.delete", "cache.set", "routes.put", "db.query", "keys.create"]
     await control.retention.set("acme", "security", 90)
-    await control.retention.set("acme", "refusals", 90)
-    await control.retention.set("acme", "configuration", 90)
-    assert await control.retention.apply("acme", grounds) == {
-        "security": 1,
-        "refusals": 1,
-        "configuration": 1,
-        "calls": 0,
-    }
-    found = await verdict(control, checkpoints)
-    assert (found.is_whole, found.deleted) == (True, 6)
+    await control.retention.set("acme", "calls", 7)
+    await control.retention.set("acme", "calls", None)
     assert [(rule.name, rule.days) for rule in await control.retention.rules("acme")] == [
         ("security", 90),
-        ("refusals", 90),
-        ("configuration", 90),
-        ("calls", 7),
+        ("refusals", None),
+        ("configuration", None),
+        ("calls", None),
     ]
