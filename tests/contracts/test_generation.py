@@ -158,3 +158,16 @@ def test_every_error_code_tells_who_acts_and_what_to_do() -> None:
         assert code.spec.owner in {"caller", "tenant", "provider", "platform"}
         assert code.spec.remedy.endswith(".")
         assert 400 <= code.spec.status <= 599
+
+
+def test_every_provider_has_a_page_with_all_its_settings_and_none_is_left_of_one_that_is_gone(package: Path) -> None:
+    pages = package.parents[1] / "docs" / "reference" / "providers"
+    for ref, manifest in catalog()["providers"].items():
+        text = (pages / f"{ref.replace('/', '-')}.md").read_text()
+        assert f"providers/{ref}/README.md" in text
+        assert [name for name in manifest["config"]["properties"] if f"| `{name}` |" not in text] == []
+    gone = pages / "cache-gone.md"
+    gone.write_text("")
+
+    assert generation.generate(package) == [gone]
+    assert not gone.exists()

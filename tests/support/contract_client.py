@@ -65,6 +65,9 @@ def check(response: httpx2.Response) -> None:
         return
     if "*/*" in content:
         return
+    if request.method == "HEAD":
+        assert response.content == b"", f"{where}: a body in the answer to HEAD"
+        return
     kind = response.headers["content-type"].split(";")[0]
     assert kind in content, f"{where}: content type {kind} is not documented: {sorted(content)}"
     if "json" in kind and kind != "application/x-ndjson":

@@ -32,7 +32,7 @@ class _Run:
     level: ProofLevel
 
 
-def certify(
+def certify(  # noqa: PLR0917  (each is an option of the command)
     ref: Annotated[str, typer.Argument(help="The provider, for example cache/example.")],
     config: Annotated[
         Path | None, typer.Option(help="JSON or YAML file with the configuration to use.", show_default=False)
@@ -44,6 +44,10 @@ def certify(
     ] = None,
     level: Annotated[
         str | None, typer.Option(help="What answered: P0 to P5; default: P4 if embedded or live.", show_default=False)
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(help="What answered, when it cannot say so itself: 'moto 5.1'.", show_default=False),
     ] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Enter what is proven into the ledger of this source tree.")
@@ -60,6 +64,7 @@ def certify(
         raise refusal(f"--level is one of {', '.join(PROOF_LEVELS)}, not {level}.")
     require_writable("--evidence", evidence)
     run = _run(ref, settings(config), folder, cast("ProofLevel | None", level))
+    run.report.server = server or run.report.server
     try:
         if record:
             _record(run)
@@ -86,14 +91,16 @@ def _run(ref: str, config: dict[str, Any] | None, folder: Path | None, level: Pr
 
 def _record(run: _Run) -> None:
     from erp.contracts.authored import PACKAGE
-    from erp.runtime.conformance.certifying import LEDGER, proven, record
+    from erp.contracts.proof import FILE
+    from erp.runtime.conformance.certifying import proof_of, record
     from erp.runtime.conformance.folder import folder_of
 
     is_here = folder_of(run.manifest).resolve().is_relative_to(PACKAGE.resolve())
     if not is_here or not (PACKAGE.parents[1] / "docs").is_dir():
         raise refusal("--record is for the providers of a source tree of the layer; write evidence instead.")
-    ledger = PACKAGE / "contracts" / LEDGER
-    is_changed = record(ledger, run.manifest.ref, proven(run.report, run.manifest, run.level))
+    ledger = PACKAGE / "contracts" / FILE
+    today = datetime.datetime.now(datetime.UTC).date()
+    is_changed = record(ledger, run.manifest.ref, proof_of(run.report, run.manifest, run.level, today=today))
     typer.echo(f"{ledger}: {'changed; run `erp contracts generate`' if is_changed else 'says so already'}")
 
 

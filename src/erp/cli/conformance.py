@@ -102,7 +102,7 @@ async def examine(
 
     from erp.cli.conformance_host import hosting
     from erp.errors import ProviderError
-    from erp.runtime.conformance import Report, cases_for, run
+    from erp.runtime.conformance import Report, Run, cases_for
     from erp.runtime.conformance.peers import filled
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -120,10 +120,12 @@ async def examine(
         _refuse_invalid(filled(chosen, host.peers.site(), host.peers), manifest)
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task(ref, total=len(wanted))
-            async for outcome in run(host, manifest, chosen, only=only):
+            run = Run(host, manifest, chosen)
+            async for outcome in run.outcomes(only):
                 done.outcomes.append(outcome)
                 progress.update(task, advance=1, description=f"{ref} {outcome.case.id}")
                 _tell(console, outcome)
+            done.server = await run.server()
     return done
 
 

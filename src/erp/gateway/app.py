@@ -120,7 +120,10 @@ def pages(credentials: Credentials, parts: Parts, lifespan: Lifespan | None = No
         *administration_routes(route, parts.administration),
     ]
     handlers = {HTTPException: _http_problem, Exception: _crash}
-    return Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    made = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    # A slash too many is another place, which is not there: a redirect would be one more answer to document.
+    made.router.redirect_slashes = False
+    return made
 
 
 def provider_routes(route: Callable[..., Route], discovery: Discovery, configuration: Configuration) -> list[Route]:

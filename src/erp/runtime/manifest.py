@@ -28,6 +28,8 @@ class ProviderManifest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     authentication: list[dict[str, Any]] = []
     limits: dict[str, float] = {}
     idempotency_keys: bool = False
+    sql: dict[str, Any] = {}
+    """Of databases: the SQL that the engine speaks."""
     conformance: dict[str, Any] = {}
     package: str | None = None
     """Importable package of the folder; None for a drop-in directory."""

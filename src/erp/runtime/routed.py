@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MIRROR_SECONDS = 30.0
 
+_encode = msgspec.json.Encoder(decimal_format="string").encode
+
 
 @dataclass(slots=True)
 class Attempt:
@@ -141,8 +143,8 @@ class RoutedCalls:
         route = live.route
         if route.kind != "shadow" or (call.action.is_effectful and not route.mirror_effects) or _has_handles(request):
             return
-        copy = msgspec.convert(msgspec.to_builtins(request), call.action.request_type)
-        answered = msgspec.to_builtins(result)
+        copy = msgspec.json.decode(_encode(request), type=call.action.request_type)
+        answered = _plain(result)
         for target in live.targets[1:]:
             if len(live.tasks) >= MAX_MIRRORED:
                 live.shadow.dropped += 1
@@ -179,7 +181,7 @@ class RoutedCalls:
         try:
             plan = await self._calls.plan(here)
             context = self._calls.context(here, plan)
-            result = msgspec.to_builtins(await execution.run(plan, request, context))
+            result = _plain(await execution.run(plan, request, context))
             target.succeeded()
         except ProviderError as error:
             code = error.code.value
@@ -188,6 +190,11 @@ class RoutedCalls:
             audit = effects.mirrored(here, code)
             await self._journal.complete(Completion(audit=audit))
         return code, result
+
+
+def _plain(result: Any) -> Any:
+    """Return a result as a caller would see it; parts of it may be JSON already (``msgspec.Raw``)."""
+    return msgspec.json.decode(_encode(result))
 
 
 def _marks(live: LiveRoute) -> bool:

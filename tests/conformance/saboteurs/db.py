@@ -125,7 +125,7 @@ class ListsAPageTwice:
         return result
 
 
-@breaks("DB-13", ref=REF)
+@breaks("DB-13", ref=REF, also=("DB-65",))
 class TenantsShareAFile:
     def __init__(self, config: Any, context: Any) -> None:
         shared = Path(*(part if part != "beta" else "alpha" for part in context.data_dir.parts))
@@ -187,7 +187,7 @@ class ForgetsToCommit:
 COMMITTED: set[str] = set()
 
 
-@breaks("DB-31", ref=REF)
+@breaks("DB-31", ref=REF, also=("DB-85",))
 class RollbackCommits:
     async def rollback(self, request: Any, context: Any) -> Any:
         if request.savepoint is not UNSET:

@@ -19,6 +19,7 @@ class PutRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | UnsetType = UNSET
     if_match: Annotated[str, Meta(min_length=1, max_length=256)] | UnsetType = UNSET
     if_none_match: Literal["*"] | UnsetType = UNSET
+    encryption_key: Annotated[str, Meta(min_length=1, max_length=2048)] | UnsetType = UNSET
 
 
 class PutResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -70,6 +71,7 @@ class HeadResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | UnsetType = UNSET
     modified_at: Annotated[datetime.datetime, Meta(tz=True)] | UnsetType = UNSET
     version: Annotated[str, Meta(min_length=1, max_length=256)] | UnsetType = UNSET
+    encryption_key: Annotated[str, Meta(min_length=1, max_length=2048)] | UnsetType = UNSET
 
 
 class ListRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -125,6 +127,32 @@ class DeleteResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     deleted: bool
 
 
+class ListVersionsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """List the versions of one object, newest first."""
+
+    key: Annotated[str, Meta(min_length=1, max_length=1024)]
+    cursor: Annotated[str, Meta(min_length=1, max_length=4096)] | UnsetType = UNSET
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 200
+
+
+class ListVersionsResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """List the versions of one object, newest first."""
+
+    versions: list[StoredVersion]
+    next_cursor: str | UnsetType = UNSET
+
+
+class StoredVersion(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """StoredVersion"""
+
+    version: Annotated[str, Meta(min_length=1, max_length=256)]
+    size: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    etag: Annotated[str, Meta(min_length=1, max_length=256)] | UnsetType = UNSET
+    modified_at: Annotated[datetime.datetime, Meta(tz=True)]
+    is_latest: bool
+    is_deleted: bool
+
+
 class ReadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Read an object as a stream of parts."""
 
@@ -145,19 +173,20 @@ class CreateMultipartRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields
     key: Annotated[str, Meta(min_length=1, max_length=1024)]
     content_type: Annotated[str, Meta(min_length=1, max_length=256)] = "application/octet-stream"
     metadata: dict[str, Annotated[str, Meta(max_length=2048)]] | UnsetType = UNSET
+    encryption_key: Annotated[str, Meta(min_length=1, max_length=2048)] | UnsetType = UNSET
 
 
 class CreateMultipartResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Begin to send a large object in parts."""
 
-    upload: Annotated[str, Meta(min_length=1, max_length=256)]
+    upload: Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
 class UploadPartRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Send one part."""
 
     key: Annotated[str, Meta(min_length=1, max_length=1024)]
-    upload: Annotated[str, Meta(min_length=1, max_length=256)]
+    upload: Annotated[str, Meta(min_length=1, max_length=1024)]
     part: Annotated[int, Meta(ge=1, le=10000)]
     content: bytes
 
@@ -172,7 +201,7 @@ class ListPartsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     """List the parts that have arrived."""
 
     key: Annotated[str, Meta(min_length=1, max_length=1024)]
-    upload: Annotated[str, Meta(min_length=1, max_length=256)]
+    upload: Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
 class ListPartsResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -193,7 +222,7 @@ class CompleteMultipartRequest(msgspec.Struct, kw_only=True, forbid_unknown_fiel
     """Make the object of its parts."""
 
     key: Annotated[str, Meta(min_length=1, max_length=1024)]
-    upload: Annotated[str, Meta(min_length=1, max_length=256)]
+    upload: Annotated[str, Meta(min_length=1, max_length=1024)]
     parts: Annotated[list[Part], Meta(min_length=1, max_length=10000)]
 
 
@@ -208,7 +237,7 @@ class AbortMultipartRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=
     """Give an upload up and remove its parts."""
 
     key: Annotated[str, Meta(min_length=1, max_length=1024)]
-    upload: Annotated[str, Meta(min_length=1, max_length=256)]
+    upload: Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
 class AbortMultipartResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 _numbers = itertools.count(1)
+_RUN = secrets.token_hex(3)
+"""Servers outlive a run and keep what it has made."""
 BARE_SECONDS = 5.0
 """Given to a call of a bare provider."""
 PATIENCE_SECONDS = 20.0
@@ -111,8 +114,8 @@ class Bench:
         return self.host.catalog.action("providers", self.domain, name)
 
     def unique(self, prefix: str = "n") -> str:
-        """Return a name nobody has used before in this process."""
-        return f"{prefix}-{next(_numbers)}"
+        """Return a name nobody has used before, on this server either."""
+        return f"{prefix}-{_RUN}-{next(_numbers)}"
 
     # -- connections -----------------------------------------------------------------------------
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from erp.runtime.manifest import ProviderManifest
 
 Proof = Callable[["Bench"], Awaitable[None]]
-Needs = Literal["server", "credentials", "secrets", "records", "peer"]
+Needs = Literal["server", "credentials", "secrets", "records", "peer", "sql"]
 """What a case cannot do without: a peer that can be unreachable, credentials that can be wrong, secret settings, an
-object of the peer whose records may be written, the peer that the kit plays and lets fail as it likes."""
+object of the peer whose records may be written, the peer that the kit plays and lets fail as it likes, what a database says of its SQL."""
 
 _ID = re.compile(r"[A-Z]{2,8}-\d{2}\Z")
 
@@ -60,6 +60,8 @@ def _has(manifest: ProviderManifest, needs: Needs | None) -> bool:
         return bool(manifest.conformance.get("server") or manifest.conformance.get("unreachable"))
     if needs == "credentials":
         return _can_be_refused(manifest) and _has(manifest, "server")
+    if needs == "sql":
+        return bool(manifest.sql)
     return needs != "secrets" or bool(manifest.secret_fields)
 
 

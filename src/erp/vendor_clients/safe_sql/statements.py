@@ -62,11 +62,35 @@ def parsed(sql: str, dialect: str) -> tuple[exp.Expr, int]:
     return found[0], count
 
 
+def tree_of(sql: str, dialect: str) -> exp.Expr:
+    """Return the tree of the one statement in ``sql``, whose placeholders were replaced before.
+
+    Raises:
+        ProviderError: ``invalid_argument`` for text beyond the limits, of several statements, or that is not understood.
+    """
+    engine = Dialect.get_or_raise(dialect)
+    if len(sql) > MAX_LENGTH:
+        raise refusal("The statement is too long to be checked.", f"has more than {MAX_LENGTH} characters")
+    try:
+        tokens = engine.tokenize(sql)
+        _judge_size(tokens)
+        found = [tree for tree in engine.parse(sql) if tree is not None and not isinstance(tree, exp.Semicolon)]
+    except (SqlglotError, RecursionError) as error:
+        raise refusal("The statement is not understood.", "use plain SQL of one statement") from error
+    if len(found) != 1:
+        raise refusal("Only one statement can be sent at a time.", f"has {len(found)} statements; send each in a call")
+    return found[0]
+
+
 def _judge(tokens: Sequence[Token]) -> None:
-    if len(tokens) > MAX_TOKENS:
-        raise refusal("The statement is too long to be checked.", f"has more than {MAX_TOKENS} words and signs")
     if any(token.token_type in _NAMED for token in tokens):
         raise refusal("Only ? is a placeholder here.", "has a named parameter or a cast by ::")
+    _judge_size(tokens)
+
+
+def _judge_size(tokens: Sequence[Token]) -> None:
+    if len(tokens) > MAX_TOKENS:
+        raise refusal("The statement is too long to be checked.", f"has more than {MAX_TOKENS} words and signs")
     if _depth(tokens) > MAX_DEPTH or _longest_run(tokens) > MAX_PREFIXES:
         raise refusal("The statement is nested too deeply.", f"is nested more than {MAX_DEPTH} deep")
     if _bare_joins(tokens) > MAX_BARE_JOINS:

@@ -24,21 +24,24 @@ from erp.contracts.models.db import (
 from erp.providers.db.sqlite import changes
 from erp.providers.db.sqlite.file import DatabaseFile, FileSettings, T, Work
 from erp.providers.db.sqlite.place import FILE, placed
-from erp.providers.db.sqlite.reading import HeldCursors, Reading, columns
+from erp.providers.db.sqlite.reading import Reading, columns
 from erp.providers.db.sqlite.transactions import Transactions
+from erp.providers.db.sqlite.vectors import Vectors
 from erp.providers.db.sqlite.wording import AsWritten, Prepared, Wording
 from erp.runtime.spi import (
     UNSET,
     CallContext,
     Config,
+    Dependency,
     ErrorCode,
     ErrorTable,
-    FieldError,
     Health,
     OpenContext,
     ProviderError,
     UnsetType,
 )
+from erp.vendor_clients.sql import pages
+from erp.vendor_clients.sql.pages import refuse_cursor
 
 __all__ = ["FILE", "SqliteDatabase"]
 
@@ -65,7 +68,9 @@ class SqliteDatabase:
             lease_seconds=config.get("max_lease_seconds", 60.0),
             life_seconds=self._place.bounded(config.get("max_transaction_seconds", 300.0)),
         )
+        self._leases = self._transactions.leases
         self._max_bytes: int = config.get("max_result_bytes", 16_777_216)
+        self._vectors = Vectors(context.data_dir, seconds=settings.statement_seconds)
 
     async def open(self) -> None:
         self._place.require()
@@ -73,8 +78,9 @@ class SqliteDatabase:
         self._wording = self._place.wording()
 
     async def close(self) -> None:
-        await self._transactions.close()
+        await self._leases.close()
         await self._file.close()
+        await self._vectors.close()
 
     async def health(self) -> Health:
         """Read from the file."""
@@ -82,7 +88,8 @@ class SqliteDatabase:
         await self._file.describe(
             lambda connection: connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         )
-        return Health(status="ok", latency_ms=round((time.perf_counter() - started) * 1000, 3))
+        engine = Dependency(name="SQLite", status="ok", version=sqlite3.sqlite_version)
+        return Health(status="ok", latency_ms=round((time.perf_counter() - started) * 1000, 3), dependencies=[engine])
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -91,9 +98,7 @@ class SqliteDatabase:
         if not isinstance(request.transaction, UnsetType):
             return await self._continued(request, request.transaction, statement, context)
         if request.cursor is not UNSET:
-            message = "A cursor continues an answer inside its transaction."
-            wrong = FieldError("/params/cursor", "is only possible together with transaction")
-            raise ProviderError(ErrorCode.INVALID_ARGUMENT, message, errors=[wrong])
+            raise refuse_cursor()
 
         def work(connection: sqlite3.Connection) -> QueryResult:
             with closing(statement.execute(connection)) as cursor:
@@ -104,13 +109,12 @@ class SqliteDatabase:
     async def _continued(
         self, request: QueryRequest, handle: str, statement: Prepared, context: CallContext
     ) -> QueryResult:
-        async with self._transactions.entered(handle, context) as transaction:
-
-            def work(connection: sqlite3.Connection) -> QueryResult:
-                reading = _reading(connection, request, statement, transaction.cursors)
-                return transaction.cursors.page(reading, request.max_rows, self._max_bytes)
-
-            return await self._transactions.read(transaction, work)
+        async with self._leases.entered(handle, context) as transaction:
+            if isinstance(request.cursor, UnsetType):
+                reading = pages.Reading(statement, await transaction.session.cursor(statement))
+            else:
+                reading = transaction.cursors.take(request.cursor, statement)
+            return await transaction.cursors.page(reading, request.max_rows, self._max_bytes)
 
     async def stream(self, request: StreamRequest, context: CallContext) -> AsyncGenerator[StreamResult]:  # noqa: ARG002
         statement = self._wording.prepared(request.sql, request.parameters)
@@ -188,8 +192,20 @@ class SqliteDatabase:
     async def _changed(self, handle: str | UnsetType, context: CallContext, work: Work[T]) -> T:
         if isinstance(handle, UnsetType):
             return await self._file.write(work)
-        async with self._transactions.entered(handle, context) as transaction:
-            return await self._transactions.write(transaction, work)
+        async with self._leases.entered(handle, context) as transaction:
+            transaction.require_writable()
+            await transaction.cursors.close()
+            return await transaction.session.write(work)
+
+    # -- vectors ---------------------------------------------------------------------------------
+
+    async def upsert_vectors(self, request: api.UpsertVectorsRequest, context: CallContext) -> api.UpsertVectorsResult:  # noqa: ARG002
+        self._file.require_open()
+        return api.UpsertVectorsResult(stored=await self._vectors.store(request))
+
+    async def search_vectors(self, request: api.SearchVectorsRequest, context: CallContext) -> api.SearchVectorsResult:  # noqa: ARG002
+        self._file.require_open()
+        return api.SearchVectorsResult(items=await self._vectors.found(request))
 
     # -- transactions ----------------------------------------------------------------------------
 
@@ -204,25 +220,19 @@ class SqliteDatabase:
         return api.BeginResult(transaction=begun.handle, lease_ends_at=begun.lease_ends_at())
 
     async def commit(self, request: api.CommitRequest, context: CallContext) -> api.CommitResult:
-        async with self._transactions.entered(request.transaction, context) as transaction:
-            await self._transactions.commit(transaction)
+        async with self._leases.entered(request.transaction, context) as transaction:
+            await self._leases.commit(transaction)
         return api.CommitResult(done=True)
 
     async def rollback(self, request: api.RollbackRequest, context: CallContext) -> api.RollbackResult:
-        async with self._transactions.entered(request.transaction, context) as transaction:
+        async with self._leases.entered(request.transaction, context) as transaction:
             if isinstance(request.savepoint, UnsetType):
-                await self._transactions.rollback(transaction)
+                await self._leases.rollback(transaction)
             else:
-                await self._transactions.rollback_to(transaction, request.savepoint)
+                await self._leases.rollback_to(transaction, request.savepoint)
         return api.RollbackResult(done=True)
 
     async def savepoint(self, request: api.SavepointRequest, context: CallContext) -> api.SavepointResult:
-        async with self._transactions.entered(request.transaction, context) as transaction:
-            await self._transactions.savepoint(transaction, request.savepoint)
+        async with self._leases.entered(request.transaction, context) as transaction:
+            await self._leases.savepoint(transaction, request.savepoint)
         return api.SavepointResult(done=True)
-
-
-def _reading(connection: sqlite3.Connection, request: QueryRequest, statement: Prepared, held: HeldCursors) -> Reading:
-    if isinstance(request.cursor, UnsetType):
-        return Reading(statement, statement.execute(connection))
-    return held.take(request.cursor, statement)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 from msgspec import UnsetType
 
-from erp.providers.db.sqlite import values
 from erp.runtime.spi import ErrorCode, ProviderError
+from erp.vendor_clients.sql import values
 
 if TYPE_CHECKING:
     from erp.providers.db.sqlite.pooled import SharedFile
@@ -61,7 +61,7 @@ class AsWritten:
     """Leaves statements as they are: the authorizer alone decides."""
 
     def prepared(self, sql: str, given: Given, *, writes: bool = False, where: str = "/params/parameters") -> Prepared:
-        return Prepared(sql, values.bound(given, where), writes=writes)
+        return Prepared(sql, values.bound(given, values.TEXTS, where), writes=writes)
 
 
 class Rewritten:
@@ -74,6 +74,6 @@ class Rewritten:
 
     def prepared(self, sql: str, given: Given, *, writes: bool = False, where: str = "/params/parameters") -> Prepared:
         confined = self._isolation.confined(sql, writes=writes)
-        bound = confined.bind(values.bound(given, where), self._tenant)
+        bound = confined.bind(values.bound(given, values.TEXTS, where), self._tenant)
         proof = None if self._rules is None else (self._rules, confined)
         return Prepared(confined.sql, bound, proof, writes)

@@ -107,6 +107,7 @@ class FileStorage:
         return Health(status="ok", latency_ms=round((time.perf_counter() - started) * 1000, 3))
 
     async def put(self, request: PutRequest, context: CallContext) -> PutResult:  # noqa: ARG002
+        _refuse_key(request)
         digest = hashlib.sha256(request.content).hexdigest()
         if request.sha256 is not UNSET and request.sha256 != digest:
             error = FieldError("/params/sha256", f"The content has the checksum {digest}.")
@@ -124,6 +125,7 @@ class FileStorage:
         return PutResult(etag=head.etag, size=head.size, sha256=digest)
 
     async def get(self, request: GetRequest, context: CallContext) -> GetResult:  # noqa: ARG002
+        _refuse_version(request)
         length = None if request.length is UNSET else request.length
         head, content = await self._part(request.key, request.offset, length)
         if request.if_match is not UNSET and request.if_match != head.etag:
@@ -138,6 +140,7 @@ class FileStorage:
         )
 
     async def head(self, request: HeadRequest, context: CallContext) -> HeadResult:  # noqa: ARG002
+        _refuse_version(request)
         head = await self._run(lambda: self._objects.head(request.key))
         if head is None:
             return HeadResult(found=False)
@@ -161,6 +164,7 @@ class FileStorage:
         return CopyResult(etag=copied.etag, size=copied.size)
 
     async def delete(self, request: DeleteRequest, context: CallContext) -> DeleteResult:  # noqa: ARG002
+        _refuse_version(request)
         return DeleteResult(deleted=await self._run(lambda: self._objects.delete(request.key)))
 
     async def read(self, request: ReadRequest, context: CallContext) -> AsyncGenerator[ReadResult]:  # noqa: ARG002
@@ -178,6 +182,7 @@ class FileStorage:
     # -- uploads in parts ------------------------------------------------------------------------
 
     async def create_multipart(self, request: CreateMultipartRequest, context: CallContext) -> CreateMultipartResult:  # noqa: ARG002
+        _refuse_key(request)
         head = Head(
             key=request.key,
             content_type=request.content_type,
@@ -290,3 +295,14 @@ def _copied(objects: ObjectFolder, request: CopyRequest) -> Head | None:
 
 def _in(seconds: float) -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+
+
+def _refuse_version(request: GetRequest | HeadRequest | DeleteRequest) -> None:
+    if request.version is not UNSET:
+        raise ProviderError(ErrorCode.UNSUPPORTED, "The file system keeps no earlier versions. Leave version out.")
+
+
+def _refuse_key(request: PutRequest | CreateMultipartRequest) -> None:
+    if request.encryption_key is not UNSET:
+        message = "The file system does not encrypt. Leave encryption_key out, or use a store that does."
+        raise ProviderError(ErrorCode.UNSUPPORTED, message)

@@ -1,0 +1,142 @@
+"""``erp db isolate``: what makes an engine keep the tenants of shared tables apart, and whether it does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from erp.vendor_clients.row_security.names import TableName
+
+URL = "ERP_ISOLATE_URL"
+
+
+class Dialect(StrEnum):
+    """Engines that keep rows apart by themselves."""
+
+    postgres = "postgres"
+    mssql = "mssql"
+
+
+def isolate(
+    tables: Annotated[
+        list[str] | None,
+        typer.Argument(help="table or schema.table; each has the tenant's column.", show_default=False),
+    ] = None,
+    *,
+    role: Annotated[str, typer.Option(help="The role (user) as which the layer connects; it owns nothing.")],
+    column: Annotated[str, typer.Option(help="The tenant's column: text.")] = "tenant",
+    shared: Annotated[
+        list[str] | None,
+        typer.Option(help="A table of which all tenants may read all rows; can be repeated.", show_default=False),
+    ] = None,
+    collection: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME:DIMENSIONS of vectors to make a shared table for.", show_default=False),
+    ] = None,
+    schema: Annotated[str, typer.Option(help="Of tables without one; dbo is usual for mssql.")] = "public",
+    dialect: Annotated[Dialect, typer.Option(help="Whose statements.")] = Dialect.postgres,
+    apply: Annotated[bool, typer.Option("--apply", help="Run the statements, all or none (postgres).")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Look whether tenants are kept apart (postgres).")] = False,
+) -> None:
+    """Print, run or check what keeps the tenants of shared tables apart.
+
+    The address of --apply and --check, of an owner of the tables, is in the variable ERP_ISOLATE_URL.
+
+    Example: erp db isolate orders sales.items --column tenant --role erp_app --apply --check
+    """
+    if (apply or check) and dialect is not Dialect.postgres:
+        _fail("only postgres can be applied and checked; run the printed statements yourself")
+    try:
+        named = [*_named(tables, schema)], [*_named(shared, schema)], collection or []
+        statements = _statements(dialect, *named, (schema, column, role))
+    except ValueError as error:
+        _fail(str(error))
+    if not statements and not check:
+        _fail("name a table, or --check")
+    if not apply and statements:
+        end = ";" if dialect is Dialect.postgres else "\nGO"
+        typer.echo("\n".join(f"{statement}{end}" for statement in statements))
+    if apply or check:
+        _hold(statements if apply else [], role, check=check)
+
+
+def _hold(statements: list[str], role: str, *, check: bool) -> None:
+    """Run and check on the server; end with status 1 when something is wrong."""
+    problems = asyncio.run(_on_server(statements, role, check=check))
+    for problem in problems:
+        typer.echo(f"erp: {problem}", err=True)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"{role} reaches only what keeps tenants apart" if check else "applied", err=True)
+
+
+def _named(tables: list[str] | None, schema: str) -> list[TableName]:
+    from erp.vendor_clients.row_security.names import TableName
+
+    return [TableName.parse(text, schema) for text in tables or ()]
+
+
+def _statements(
+    dialect: Dialect,
+    isolated: list[TableName],
+    shared: list[TableName],
+    collections: list[str],
+    names: tuple[str, str, str],
+) -> list[str]:
+    from erp.vendor_clients.row_security import mssql, postgres
+
+    schema, column, role = names
+    if dialect is Dialect.mssql:
+        if shared or collections:
+            message = "--shared and --collection are for postgres"
+            raise ValueError(message)
+        made = mssql.preparing() if isolated else []
+        return made + [one for table in isolated for one in mssql.isolating(table, column, role)]
+    made = [one for table in isolated for one in postgres.isolating(table, column, role)]
+    made += [one for table in shared for one in postgres.sharing(table, role)]
+    return made + [one for text in collections for one in _collection(text, schema, role)]
+
+
+def _collection(text: str, schema: str, role: str) -> list[str]:
+    from erp.vendor_clients.row_security import postgres
+    from erp.vendor_clients.row_security.names import TableName, collection_table
+
+    name, _, dimensions = text.partition(":")
+    if not name or not dimensions.isdigit():
+        message = f"{text!r} is not NAME:DIMENSIONS, such as notes:384"
+        raise ValueError(message)
+    return postgres.collecting(TableName(schema, collection_table(name)), role, int(dimensions))
+
+
+async def _on_server(statements: list[str], role: str, *, check: bool) -> list[str]:
+    """Run the statements in one transaction, then look; return what is wrong."""
+    import asyncpg
+
+    from erp.vendor_clients.row_security.postgres import look
+
+    url = os.environ.get(URL)
+    if not url:
+        return [f"set {URL} to the address of the database, such as postgresql://owner:password@host/database"]
+    try:
+        connection = await asyncpg.connect(url, timeout=10)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        return [f"the database of {URL} cannot be reached: {error or type(error).__name__}"]
+    try:
+        async with connection.transaction():
+            for statement in statements:
+                await connection.execute(statement)
+        return (await look(connection, role)).problems if check else []
+    except asyncpg.PostgresError as error:
+        return [f"{error}; nothing was changed"]
+    finally:
+        await connection.close()
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"erp: {message}", err=True)
+    raise typer.Exit(2)
