@@ -18,7 +18,9 @@ from erp.errors import ProviderError
 from erp.gateway.acting import PLATFORM
 from erp.gateway.administration import Administration
 from erp.gateway.app import Gateway, Parts, pages
+from erp.gateway.audit_log import AuditLog
 from erp.gateway.batch import Batch
+from erp.gateway.break_glass import BreakGlass
 from erp.gateway.configuration import Configuration
 from erp.gateway.credentials import Credentials
 from erp.gateway.dead_events import DeadEvents
@@ -47,6 +49,7 @@ from erp.runtime.pool import ProviderPool, safe_name
 from erp.runtime.rotation import Rotation
 from erp.runtime.routes import RouteBook
 from erp.runtime.service_calls import service_context
+from erp.security.audit_keeper import AuditKeeper
 from erp.security.identity import KeyIdentity
 from erp.security.keyring import Keyring
 from erp.security.links import SealedLinks
@@ -154,6 +157,7 @@ class Layer:
         self.catalog = ProviderCatalog.load(settings.drop_in_dir)
         self.catalog.processes = settings.processes
         self.tokens = Tokens(self.vault)
+        self.audit_keeper = AuditKeeper(control, self.vault)
         self.identity = self._identity(keyring)
         self.pool = ProviderPool(
             self.catalog,
@@ -204,7 +208,7 @@ class Layer:
 
     def _identity(self, keyring: Keyring) -> PlatformIdentity:
         api_keys = self.control.api_keys
-        keys = KeyIdentity(api_keys, keyring.pepper, self.tokens)
+        keys = KeyIdentity(api_keys, keyring.pepper, self.tokens, self.control.elevations)
         return PlatformIdentity(keys, self.tokens, api_keys, self.policy, self.catalog)
 
     def _people(self, keyring: Keyring) -> People:
@@ -228,6 +232,7 @@ class Layer:
             asyncio.create_task(layer.caretaker.run(), name="caretaker"),
             asyncio.create_task(layer.operations.run(), name="operations"),
             asyncio.create_task(layer._evict(), name="pool eviction"),
+            asyncio.create_task(layer.audit_keeper.run(), name="audit keeper"),
         ]
         return layer
 
@@ -292,7 +297,7 @@ class Layer:
 
     def application(self) -> Gateway:
         """Return the ASGI application over this layer. It neither opens nor closes the layer."""
-        credentials = Credentials(self.people.issuers, self.policy, self.people.browser)
+        credentials = Credentials(self.people.issuers, self.policy, self.control.journal, self.people.browser)
         invoke = InvokeRoute(self.calls, self.catalog, credentials, self.operations)
         return Gateway(invoke, pages(credentials, self._parts(credentials)))
 
@@ -321,6 +326,8 @@ class Layer:
                 control=control, identity=self.identity, plans=plans, credentials=credentials
             ),
             links=LinkRoutes(self.links, self.calls, control.tenants),
+            audit_log=AuditLog(control, self.audit_keeper.checkpoints, credentials),
+            break_glass=BreakGlass(control, credentials),
             policies=Policies(control, self.policy, self.catalog, credentials),
             permissions=Permissions(self.catalog, self.policy),
             access=AccessEvaluation(self.identity, credentials),

@@ -94,6 +94,8 @@ def _tags(authored: Authored) -> list[dict[str, str]]:
         "routes": "A tenant's own names for connections.",
         "operations": "Calls that nobody waits for.",
         "administration": "Tenants, keys, quotas, audit.",
+        "audit": "Proofs of the audit records, and how long they are kept.",
+        "break-glass": "A further role for a limited time.",
         "access": "Who may do what, and why.",
         "sessions": "People in browsers, and tokens that end before their time.",
         "links": "URLs that need no key.",

@@ -9,8 +9,11 @@ import sqlalchemy as sa
 from erp.control_plane import schema
 from erp.control_plane.api_keys import ApiKeys
 from erp.control_plane.audit import AuditRecords
+from erp.control_plane.audit_proofs import AuditProofs
+from erp.control_plane.checkpoints import StoredCheckpoints
 from erp.control_plane.connections import StoredConnections
 from erp.control_plane.database import Database
+from erp.control_plane.elevations import Elevations
 from erp.control_plane.journal import GroupCommitJournal
 from erp.control_plane.operations import StoredOperations
 from erp.control_plane.outbox import Outbox
@@ -18,6 +21,7 @@ from erp.control_plane.policies import StoredPolicies
 from erp.control_plane.quotas import LeasedQuotas
 from erp.control_plane.rates import SharedRates
 from erp.control_plane.reminders import StoredReminders
+from erp.control_plane.retention import AuditRetention
 from erp.control_plane.revisions import Revisions
 from erp.control_plane.revoked_tokens import RevokedTokens
 from erp.control_plane.routes import StoredRoutes
@@ -42,6 +46,9 @@ class ControlPlane:
         self.journal = GroupCommitJournal(database)
         self.outbox = Outbox(database)
         self.audit = AuditRecords(database)
+        self.audit_proofs = AuditProofs(database)
+        self.checkpoints = StoredCheckpoints(database)
+        self.retention = AuditRetention(database)
         self.secrets = SecretRows(database)
         self.reminders = StoredReminders(database)
         self.routes = StoredRoutes(database, self.revisions)
@@ -49,6 +56,7 @@ class ControlPlane:
         self.policies = StoredPolicies(database, self.revisions)
         self.sessions = StoredSessions(database, self.revisions)
         self.revoked_tokens = RevokedTokens(database, self.revisions)
+        self.elevations = Elevations(database, self.revisions)
 
     @classmethod
     async def open(cls, data_dir: Path, database_url: str | None = None, *, pepper: bytes) -> ControlPlane:

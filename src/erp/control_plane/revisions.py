@@ -30,6 +30,8 @@ class Topic(StrEnum):
     POLICIES = "policies"
     SESSIONS = "sessions"
     """Sessions that were ended, and tokens that were revoked."""
+    BREAK_GLASS = "break_glass"
+    """Elevations that begin or end."""
     OUTBOX = "outbox"
     """Never counted: its row is the lock under which due events are claimed."""
 

@@ -209,12 +209,75 @@ audit = sa.Table(
     _bytes("record"),
     _bytes("prev_hash"),
     _bytes("hash"),
+    _text("action", optional=True),
+    _text("effect", optional=True),
+    _text("request_id", optional=True),
     sa.Index(None, "tenant", "time"),
-    comment="hash = SHA-256(prev_hash + record)",
+    comment="hash = SHA-256(prev_hash + record); record empty: lawfully deleted",
     sqlite_with_rowid=False,
 )
 
-audit_heads = sa.Table("audit_heads", metadata, _text("tenant", key=True), _number("seq"), _bytes("hash"))
+audit_heads = sa.Table(
+    "audit_heads",
+    metadata,
+    _text("tenant", key=True),
+    _number("seq"),
+    _bytes("hash"),
+    _bytes("subtrees", optional=True),
+    comment="subtrees: roots of the full subtrees of the Merkle tree over all hashes",
+)
+
+audit_nodes = sa.Table(
+    "audit_nodes",
+    metadata,
+    _text("tenant", key=True),
+    _number("level", key=True),
+    _number("index", key=True),
+    _bytes("hash"),
+    comment="roots of full subtrees whose level is a multiple of 8",
+    sqlite_with_rowid=False,
+)
+
+audit_checkpoints = sa.Table(
+    "audit_checkpoints",
+    metadata,
+    _text("tenant", key=True),
+    _number("size", key=True),
+    _text("note"),
+    _number("made_at"),
+    comment="signed notes; without foreign key: they outlive the tenant as its records do",
+)
+
+audit_retention = sa.Table(
+    "audit_retention",
+    metadata,
+    _owner(),
+    _text("class", key=True),
+    _number("days"),
+    comment="no row: kept for ever",
+)
+
+elevations = sa.Table(
+    "elevations",
+    metadata,
+    _owner(),
+    _text("id", key=True),
+    _text("actor"),
+    _text("role"),
+    _text("reason"),
+    _text("request_id"),
+    _number("minutes"),
+    _number("requested_at"),
+    _text("approved_by", optional=True),
+    _number("began_at", optional=True),
+    _number("ends_at", optional=True),
+    _number("ended_at", optional=True),
+    _text("ended_by", optional=True),
+    sa.Index(None, "tenant", "actor"),
+    comment="break-glass; began_at NULL: waits for approval",
+)
+
+break_glass_rules = sa.Table("break_glass_rules", metadata, _owner(), _text("rules"))
 
 secrets = sa.Table(
     "secrets",

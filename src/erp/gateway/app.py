@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from erp.gateway.administration import Administration
+    from erp.gateway.audit_log import AuditLog
     from erp.gateway.batch import Batch
+    from erp.gateway.break_glass import BreakGlass
     from erp.gateway.browser import BrowserSessions, SignIns
     from erp.gateway.configuration import Configuration
     from erp.gateway.credentials import Credentials
@@ -77,6 +79,8 @@ class Parts:
     administration: Administration
     policies: Policies
     permissions: Permissions
+    audit_log: AuditLog
+    break_glass: BreakGlass
     access: AccessEvaluation
     links: LinkRoutes
     sign_ins: SignIns
@@ -115,6 +119,8 @@ def pages(credentials: Credentials, parts: Parts, lifespan: Lifespan | None = No
         route("/operations/{operation}", operations.cancel, "DELETE"),
         *access_routes(route, parts),
         *session_routes(route, parts.sign_ins, parts.sessions),
+        *audit_routes(route, parts.audit_log),
+        *break_glass_routes(route, parts.break_glass),
         *administration_routes(route, parts.administration),
     ]
     handlers = {HTTPException: _http_problem, Exception: _crash}
@@ -166,6 +172,34 @@ def session_routes(route: Callable[..., Route], sign_ins: SignIns, sessions: Bro
         route("/auth/sessions", sessions.sessions),
         route("/auth/sessions/{session}", sessions.end, "DELETE"),
         route("/auth/revoke", sessions.revoke, "POST"),
+    ]
+
+
+def audit_routes(route: Callable[..., Route], log: AuditLog) -> list[Route]:
+    """Return the routes about proofs of the audit records, and how long those are kept."""
+    return [
+        route("/audit:export", log.export),
+        route("/audit:erase", log.erase, "POST"),
+        route("/audit/key", log.keys),
+        route("/audit/checkpoints", log.checkpoints),
+        route("/audit/checkpoints", log.make_checkpoint, "POST"),
+        route("/audit/consistency", log.consistency),
+        route("/audit/retention", log.retention),
+        route("/audit/retention/{class}", log.set_retention, "PUT"),
+        route("/audit/{seq}/proof", log.inclusion),
+    ]
+
+
+def break_glass_routes(route: Callable[..., Route], break_glass: BreakGlass) -> list[Route]:
+    """Return the routes about roles taken on for a limited time."""
+    return [
+        route("/break-glass", break_glass.elevations),
+        route("/break-glass", break_glass.request, "POST"),
+        route("/break-glass/rules", break_glass.rules),
+        route("/break-glass/rules", break_glass.set_rules, "PUT"),
+        route("/break-glass/{elevation}:approve", break_glass.approve, "POST"),
+        route("/break-glass/{elevation}:end", break_glass.end, "POST"),
+        route("/break-glass/{elevation}", break_glass.report),
     ]
 
 

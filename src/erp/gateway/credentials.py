@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from erp.gateway.browser import BrowserCredentials
     from erp.gateway.inbound import Inbound
     from erp.runtime.context import Actor
-    from erp.runtime.ports import Policy
+    from erp.runtime.ports import Journal, Policy
 
 
 class Authenticator(Protocol):
@@ -29,10 +29,14 @@ class Authenticator(Protocol):
 class Credentials:
     """Who calls, and whether they may use an administrative area."""
 
-    def __init__(self, identity: Authenticator, policy: Policy, browser: BrowserCredentials | None = None) -> None:
+    def __init__(
+        self, identity: Authenticator, policy: Policy, journal: Journal, browser: BrowserCredentials | None = None
+    ) -> None:
         self._identity = identity
         self._policy = policy
         self._browser = browser
+        self.journal = journal
+        """Where endpoints note what was refused, and what was read under break-glass."""
 
     async def actor(self, inbound: Inbound, method: str = "POST") -> Actor:
         """Return who sent the request.
@@ -61,4 +65,4 @@ class Credentials:
         decision = self._policy.known(question) or await self._policy.decide(question)
         if not decision.allow:
             message = f"{domain}.{action} is not allowed: {decision.reason}."
-            raise ProviderError(ErrorCode.PERMISSION_DENIED, message)
+            raise ProviderError(ErrorCode.PERMISSION_DENIED, message, detail=f"{domain}.{action}")

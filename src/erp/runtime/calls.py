@@ -222,6 +222,8 @@ class Calls:
             reason = decision.reason if not decision.allow else "the action is internal"
             self._journal.note(effects.refusal(call, reason))
             raise ProviderError(ErrorCode.PERMISSION_DENIED, f"{action.ref} is not allowed: {reason}.")
+        if call.actor.elevation and not action.is_effectful:
+            self._journal.note(effects.elevated_read(call))
 
     # -- run -------------------------------------------------------------------------------------
 

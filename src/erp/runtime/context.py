@@ -27,6 +27,8 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["key", "user", "service"] = "key"
     elevated: str = ""
     """A further role, for a while (break-glass)."""
+    elevation: str = ""
+    """Which elevation it is by."""
 
 
 class EmittedEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ import msgspec
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import FieldError, ProviderError
 from erp.runtime import call_policy
+from erp.runtime.marks import unmarked
 from erp.runtime.ports import AuditEntry, Claim, ClaimOutcome, Completion, OutboxEvent
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def failed(
     and knows that it is not the first. What certainly changed nothing gives its key back.
     """
     is_in_doubt = is_second_run or may_have_happened(failure)
-    audit = _audit(call, failure.code.value, failure.message)
+    audit = _audit(call, failure.code.value, unmarked(call, failure.message))
     if is_in_doubt and not may_repeat:
         code = failure.code if failure.code is ErrorCode.PARTIAL else ErrorCode.OUTCOME_UNKNOWN
         body = msgspec.json.encode(StoredFailure(code.value, failure.message, list(failure.errors)))
@@ -190,6 +191,11 @@ def gave_back(call: Call, claim: Claim | None, code: str, *, is_second_run: bool
 def refusal(call: Call, reason: str) -> AuditEntry:
     """Describe a call that policy refused."""
     return _audit(call, ErrorCode.PERMISSION_DENIED.value, reason)
+
+
+def elevated_read(call: Call) -> AuditEntry:
+    """Describe a read of an elevated actor: of others, reads are not recorded."""
+    return _audit(call, "ok", "read under break-glass")
 
 
 def mirrored(call: Call, outcome: str) -> AuditEntry:
@@ -219,6 +225,8 @@ def _detail(call: Call) -> dict[str, str] | None:
         detail["served_by"] = "#".join(call.served)
     if call.user is not None:
         detail["user"] = call.user
+    if call.actor.elevation:
+        detail["break_glass"] = call.actor.elevation
     return detail or None
 
 

@@ -8,9 +8,12 @@ import time
 from hashlib import blake2b
 from typing import NoReturn
 
+import msgspec
+
 from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import key_text, moments
 from erp.control_plane.api_keys import ApiKeys, KeyRecord
+from erp.control_plane.elevations import Elevations
 from erp.control_plane.revisions import Topic
 from erp.errors import ProviderError
 from erp.runtime.context import Actor
@@ -18,6 +21,8 @@ from erp.security.tokens import GATEWAY, Claims, Tokens, looks_like_token
 
 CAPACITY = 10_000
 MAX_CACHED_SECONDS = 300.0
+ELEVATED_SECONDS = 5.0
+"""How long an elevated actor is remembered without asking again."""
 DIGEST_BYTES = 16
 REFUSAL = "The credential is not valid."
 KEY_PREFIX = "key_"
@@ -31,8 +36,11 @@ class KeyIdentity:
     revoked one is refused at once here and within a second elsewhere.
     """
 
-    def __init__(self, api_keys: ApiKeys, pepper: bytes, tokens: Tokens | None = None) -> None:
+    def __init__(
+        self, api_keys: ApiKeys, pepper: bytes, tokens: Tokens | None = None, elevations: Elevations | None = None
+    ) -> None:
         self._api_keys = api_keys
+        self._elevations = elevations
         self._tokens = tokens
         self._pepper = pepper
         self._revisions = api_keys.revisions
@@ -40,6 +48,7 @@ class KeyIdentity:
         self._known: dict[bytes, tuple[float, Actor]] = {}
         self._generation = 0
         self._revisions.watch(Topic.API_KEYS, self.forget_all)
+        self._revisions.watch(Topic.BREAK_GLASS, self.forget_all)
 
     async def authenticate(self, credential: str) -> Actor:
         now = time.monotonic()
@@ -77,9 +86,22 @@ class KeyIdentity:
         actor = Actor(
             id=f"{KEY_PREFIX}{id_}", tenant=record.tenant, roles=frozenset({record.role}), scopes=record.scopes
         )
+        actor, seconds = await self._elevated(actor, seconds)
         if generation == self._generation:
             self._remember(digest, actor, seconds)
         return actor
+
+    async def _elevated(self, actor: Actor, seconds: float) -> tuple[Actor, float]:
+        """Return ``actor`` with the role it has taken on, and how long that may be remembered."""
+        if self._elevations is None:
+            return actor, seconds
+        found = await self._elevations.active(actor.tenant, actor.id)
+        if found is None or found.ends_at is None:
+            return actor, seconds
+        left = (found.ends_at - self._elevations.clock()) / moments.MICROSECONDS
+        made = msgspec.structs.replace(actor, elevated=found.role, elevation=found.id)
+        # The database's clock of moments may be set forward while the monotonic one goes on: ask again soon.
+        return made, min(seconds, left, ELEVATED_SECONDS)
 
     async def _token_holder(self, tokens: Tokens, credential: str, digest: bytes) -> Actor:
         generation = self._generation

@@ -96,3 +96,19 @@ test_break_glass_gives_a_role_for_a_while := {
 }
 
 test_break_glass_does_not_reach_another_tenant := {"given": asked({"elevated": "admin"}, {"tenant": "globex"}), "verdict": {"allow": false}}
+
+test_break_glass_makes_nothing_that_outlasts_it := denied(asked({"roles": ["admin"], "elevated": "admin"}, change_keys), "it would outlast the elevation")
+
+test_who_is_elevated_does_not_approve := denied(
+	asked({"roles": ["admin"], "elevated": "admin"}, {"area": "admin", "domain": "break_glass", "action": "approve", "effect": "write"}),
+	"it is not for whoever is elevated"
+)
+
+test_a_developer_asks_for_more := allowed(asked({}, {"area": "admin", "domain": "break_glass", "name": "operator", "action": "request", "effect": "write"}))
+
+test_a_developer_does_not_approve := denied(asked({}, {"area": "admin", "domain": "break_glass", "action": "approve", "effect": "write"}), "developer may not administer this")
+
+test_only_the_platform_erases_audit_records := denied(
+	asked({"roles": ["admin"]}, {"area": "admin", "domain": "audit", "action": "erase", "effect": "destructive"}),
+	"only the platform's administrators may do this"
+)
