@@ -14,7 +14,7 @@ from alembic import op
 from erp.control_plane.merkle import CompactRange, leaf_hash
 
 revision = "0009"
-down_revision = "0007"
+down_revision = "0008"
 
 PAGE = 1000
 
