@@ -30,6 +30,7 @@ from erp.gateway.operations import OperationPages
 from erp.gateway.policies import AccessEvaluation, Permissions, Policies
 from erp.gateway.reloading import Reloading
 from erp.gateway.routing import Routing
+from erp.gateway.service_accounts import ServiceAccountPages
 from erp.gateway.standing import Standings
 from erp.gateway.status import Status
 from erp.runtime.calls import Calls
@@ -163,7 +164,8 @@ class Layer:
         self.hot_swap = HotSwap(self.catalog, self.pool)
         self.plans = PlanBook(self.catalog, self.pool, control.connections)
         self.calls = self._pipeline()
-        self.calls.rates = control.rates if settings.processes > 1 else None
+        if settings.processes > 1:
+            self.calls.rates, self.calls.key_rates = control.rates, control.key_rates
         self.configuring = self._configuring()
         self.operations = OperationRunner(self.calls, control.operations, self.catalog, self.configuring)
         self.rotation = Rotation(self.operations, control.connections.list)
@@ -199,7 +201,7 @@ class Layer:
 
     def _identity(self, keyring: Keyring) -> PlatformIdentity:
         api_keys = self.control.api_keys
-        keys = KeyIdentity(api_keys, keyring.pepper, self.tokens)
+        keys = KeyIdentity(api_keys, keyring.pepper, self.tokens, self.control.key_uses)
         return PlatformIdentity(keys, self.tokens, api_keys, self.policy, self.catalog)
 
     @classmethod
@@ -310,6 +312,7 @@ class Layer:
             administration=Administration(
                 control=control, identity=self.identity, plans=plans, credentials=credentials
             ),
+            service_accounts=ServiceAccountPages(control, self.identity, credentials),
             links=LinkRoutes(self.links, self.calls, control.tenants),
             policies=Policies(control, self.policy, self.catalog, credentials),
             permissions=Permissions(self.catalog, self.policy),

@@ -12,6 +12,7 @@ from erp.control_plane.audit import AuditRecords
 from erp.control_plane.connections import StoredConnections
 from erp.control_plane.database import Database
 from erp.control_plane.journal import GroupCommitJournal
+from erp.control_plane.key_uses import KeyUses
 from erp.control_plane.operations import StoredOperations
 from erp.control_plane.outbox import Outbox
 from erp.control_plane.policies import StoredPolicies
@@ -21,6 +22,8 @@ from erp.control_plane.reminders import StoredReminders
 from erp.control_plane.revisions import Revisions
 from erp.control_plane.routes import StoredRoutes
 from erp.control_plane.secrets import SecretRows
+from erp.control_plane.service_accounts import ServiceAccounts
+from erp.control_plane.tables import key_rates
 from erp.control_plane.tenants import Tenants
 
 DATABASE_FILE = "control.db"
@@ -35,8 +38,11 @@ class ControlPlane:
         self.tenants = Tenants(database, self.revisions)
         self.connections = StoredConnections(database, self.revisions)
         self.api_keys = ApiKeys(database, self.revisions, pepper=pepper)
+        self.key_uses = KeyUses(database)
+        self.service_accounts = ServiceAccounts(database, self.revisions)
         self.quotas = LeasedQuotas(database, self.revisions)
         self.rates = SharedRates(database)
+        self.key_rates = SharedRates(database, key_rates)
         self.journal = GroupCommitJournal(database)
         self.outbox = Outbox(database)
         self.audit = AuditRecords(database)
@@ -78,5 +84,6 @@ class ControlPlane:
     async def close(self) -> None:
         """Write what is waiting, give back leased quota, and close the database. Safe twice."""
         await self.journal.close()
+        await self.key_uses.close()
         await self.quotas.close()
         await self.database.close()

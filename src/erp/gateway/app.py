@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from erp.gateway.policies import AccessEvaluation, Permissions, Policies
     from erp.gateway.reloading import Reloading
     from erp.gateway.routing import Routing
+    from erp.gateway.service_accounts import ServiceAccountPages
     from erp.gateway.status import Status
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
@@ -74,6 +75,7 @@ class Parts:
     dead_events: DeadEvents
     reloading: Reloading
     administration: Administration
+    service_accounts: ServiceAccountPages
     policies: Policies
     permissions: Permissions
     access: AccessEvaluation
@@ -112,6 +114,7 @@ def pages(credentials: Credentials, parts: Parts, lifespan: Lifespan | None = No
         route("/operations/{operation}", operations.cancel, "DELETE"),
         *access_routes(route, parts),
         *administration_routes(route, parts.administration),
+        *actor_routes(route, parts),
     ]
     handlers = {HTTPException: _http_problem, Exception: _crash}
     return Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
@@ -160,12 +163,25 @@ def administration_routes(route: Callable[..., Route], administration: Administr
         route("/tenants/{tenant}", administration.delete_tenant, "DELETE"),
         route("/keys", administration.keys),
         route("/keys", administration.create_key, "POST"),
+        route("/keys/{key}:rotate", administration.rotate_key, "POST"),
         route("/keys/{key}", administration.change_key, "PATCH"),
         route("/keys/{key}", administration.revoke_key, "DELETE"),
         route("/quotas", administration.quotas),
         route("/quotas/{period}", administration.set_quota, "PUT"),
         route("/quotas/{period}", administration.delete_quota, "DELETE"),
         route("/audit", administration.audit),
+    ]
+
+
+def actor_routes(route: Callable[..., Route], parts: Parts) -> list[Route]:
+    """Return the routes about actors that are no people."""
+    accounts = parts.service_accounts
+    return [
+        route("/service-accounts", accounts.accounts),
+        route("/service-accounts", accounts.create, "POST"),
+        route("/service-accounts/{account}", accounts.get),
+        route("/service-accounts/{account}", accounts.change, "PATCH"),
+        route("/service-accounts/{account}", accounts.delete, "DELETE"),
     ]
 
 

@@ -119,7 +119,9 @@ class InvokeRoute:
         )
         bucket = self._calls.known_bucket(call.tenant)
         if bucket is not None:
-            headers += answers.rate_headers(bucket)
+            rate = call.actor.rate
+            of_key = None if rate is None else self._calls.key_bucket(call.actor, rate)
+            headers += answers.rate_headers(bucket, of_key)
         headers += call.action.deprecation_headers
         meta = (
             f'"meta":{{"request_id":"{inbound.request_id}","provider":"{answer.provider}",'
