@@ -19,6 +19,7 @@ from erp.gateway.acting import PLATFORM
 from erp.gateway.administration import Administration
 from erp.gateway.app import Gateway, Parts, pages
 from erp.gateway.batch import Batch
+from erp.gateway.certificates import CertificatePages
 from erp.gateway.configuration import Configuration
 from erp.gateway.credentials import Credentials
 from erp.gateway.dead_events import DeadEvents
@@ -47,6 +48,7 @@ from erp.runtime.pool import ProviderPool, safe_name
 from erp.runtime.rotation import Rotation
 from erp.runtime.routes import RouteBook
 from erp.runtime.service_calls import service_context
+from erp.security.certificates import CertificateIdentity
 from erp.security.identity import KeyIdentity
 from erp.security.keyring import Keyring
 from erp.security.links import SealedLinks
@@ -284,7 +286,7 @@ class Layer:
 
     def application(self) -> Gateway:
         """Return the ASGI application over this layer. It neither opens nor closes the layer."""
-        credentials = Credentials(self.identity, self.policy)
+        credentials = Credentials(self.identity, self.policy, CertificateIdentity(self.control.client_certificates))
         invoke = InvokeRoute(self.calls, self.catalog, credentials, self.operations)
         return Gateway(invoke, pages(credentials, self._parts(credentials)))
 
@@ -312,6 +314,7 @@ class Layer:
             administration=Administration(
                 control=control, identity=self.identity, plans=plans, credentials=credentials
             ),
+            certificates=CertificatePages(control, credentials),
             service_accounts=ServiceAccountPages(control, self.identity, credentials),
             links=LinkRoutes(self.links, self.calls, control.tenants),
             policies=Policies(control, self.policy, self.catalog, credentials),

@@ -49,7 +49,7 @@ async def test_a_rotated_key_and_its_successor_both_work_until_the_overlap_ends(
     assert (await _read(site, old["key"])).status_code == 200
     assert (await _read(site, new["key"])).status_code == 200
     deadline = time.monotonic() + 30
-    while (answer := await _read(site, old["key"])).status_code == 200 and time.monotonic() < deadline:
+    while (answer := await _read(site, old["key"])).status_code == 200 and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
     assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
     assert (await _read(site, new["key"])).status_code == 200
@@ -143,7 +143,7 @@ async def test_the_last_use_of_a_key_is_written_behind_the_call_and_at_most_once
 
     await _read(site, made["key"])
     deadline = time.monotonic() + 30
-    while (first := (await _key(admin, made["id"])).get("last_used_at")) is None and time.monotonic() < deadline:
+    while (first := (await _key(admin, made["id"])).get("last_used_at")) is None and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     assert first is not None
     site.layer.identity.forget_all()

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from erp.control_plane import schema
 from erp.control_plane.api_keys import ApiKeys
 from erp.control_plane.audit import AuditRecords
+from erp.control_plane.client_certificates import ClientCertificates
 from erp.control_plane.connections import StoredConnections
 from erp.control_plane.database import Database
 from erp.control_plane.journal import GroupCommitJournal
@@ -40,6 +41,7 @@ class ControlPlane:
         self.api_keys = ApiKeys(database, self.revisions, pepper=pepper)
         self.key_uses = KeyUses(database)
         self.service_accounts = ServiceAccounts(database, self.revisions)
+        self.client_certificates = ClientCertificates(database, self.revisions)
         self.quotas = LeasedQuotas(database, self.revisions)
         self.rates = SharedRates(database)
         self.key_rates = SharedRates(database, key_rates)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from erp.gateway.administration import Administration
     from erp.gateway.batch import Batch
+    from erp.gateway.certificates import CertificatePages
     from erp.gateway.configuration import Configuration
     from erp.gateway.credentials import Credentials
     from erp.gateway.dead_events import DeadEvents
@@ -76,6 +77,7 @@ class Parts:
     reloading: Reloading
     administration: Administration
     service_accounts: ServiceAccountPages
+    certificates: CertificatePages
     policies: Policies
     permissions: Permissions
     access: AccessEvaluation
@@ -175,13 +177,16 @@ def administration_routes(route: Callable[..., Route], administration: Administr
 
 def actor_routes(route: Callable[..., Route], parts: Parts) -> list[Route]:
     """Return the routes about actors that are no people."""
-    accounts = parts.service_accounts
+    accounts, certificates = parts.service_accounts, parts.certificates
     return [
         route("/service-accounts", accounts.accounts),
         route("/service-accounts", accounts.create, "POST"),
         route("/service-accounts/{account}", accounts.get),
         route("/service-accounts/{account}", accounts.change, "PATCH"),
         route("/service-accounts/{account}", accounts.delete, "DELETE"),
+        route("/certificates", certificates.certificates),
+        route("/certificates", certificates.register, "POST"),
+        route("/certificates/{certificate}", certificates.remove, "DELETE"),
     ]
 
 

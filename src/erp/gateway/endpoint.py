@@ -91,7 +91,7 @@ def endpoint(credentials: Credentials, handler: Handler) -> Callable[[Request], 
     """Wrap ``handler`` (which returns status and answer) for Starlette's router."""
 
     async def identified(request: Request, inbound: Inbound) -> Response:
-        actor = await credentials.actor(inbound)
+        actor = await credentials.actor(inbound, request.scope)
         status, answer = await handler(Visit(request, inbound, actor))
         return answer if isinstance(answer, Response) else reply(inbound, status, answer)
 

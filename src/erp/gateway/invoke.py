@@ -51,7 +51,7 @@ class InvokeRoute:
         call: Call | None = None
         try:
             inbound.check()
-            call = await self._call(inbound, receive, segments)
+            call = await self._call(inbound, scope, receive, segments)
             if inbound.prefer is not None and inbound.respond_async:
                 await accepted.send(scope, send, inbound, self._operations, call)
                 return
@@ -72,8 +72,8 @@ class InvokeRoute:
             return
         await self._send(scope, send, inbound, call, answer, started)
 
-    async def _call(self, inbound: Inbound, receive: Receive, segments: list[str]) -> Call:
-        actor = await self._credentials.actor(inbound)
+    async def _call(self, inbound: Inbound, scope: Scope, receive: Receive, segments: list[str]) -> Call:
+        actor = await self._credentials.actor(inbound, scope)
         action, provider = self._target(segments)
         return Call(
             action=action,
