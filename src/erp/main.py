@@ -19,6 +19,7 @@ from erp.gateway.acting import PLATFORM
 from erp.gateway.administration import Administration
 from erp.gateway.app import Gateway, Parts, pages
 from erp.gateway.batch import Batch
+from erp.gateway.browser import BrowserCredentials, BrowserSessions, SignIns
 from erp.gateway.certificates import CertificatePages
 from erp.gateway.configuration import Configuration
 from erp.gateway.credentials import Credentials
@@ -50,12 +51,16 @@ from erp.runtime.routes import RouteBook
 from erp.runtime.service_calls import service_context
 from erp.security.certificates import CertificateIdentity
 from erp.security.identity import KeyIdentity
+from erp.security.issuers import IssuerIdentity
 from erp.security.keyring import Keyring
 from erp.security.links import SealedLinks
+from erp.security.pending_sign_in import SignInSeal
 from erp.security.platform_identity import PlatformIdentity
 from erp.security.policy.decisions import DecisionPoint
 from erp.security.policy.wiring import PolicySettings, decision_point
+from erp.security.sessions import Sessions, SessionSettings
 from erp.security.tokens import Tokens
+from erp.security.trust import Trust
 from erp.security.vault import EnvelopeVault
 from erp.services.order.follow_up import OrderFollowUp
 from erp.services.order.service import OrderService
@@ -105,6 +110,8 @@ class Settings:
 
     public_url: str | None = field(default_factory=lambda: os.environ.get("ERP_PUBLIC_URL"))
     """Where the gateway is reached from outside: what links begin with. None: where it listens."""
+
+    sessions: SessionSettings = field(default_factory=SessionSettings)
 
     policy: PolicySettings = field(default_factory=PolicySettings.from_environment)
 
@@ -163,6 +170,11 @@ class Layer:
             links=self.links,
             reminders=control.reminders,
         )
+        self.trust = Trust(control.connections, self.pool, control.revisions)
+        self.issuers = IssuerIdentity(self.identity, self.trust, control.revoked_tokens, control.revisions)
+        sessions = Sessions(control.sessions, self.trust, keyring.pepper, settings.sessions)
+        self.browser = BrowserCredentials(sessions, self.links)
+        self.sign_ins = SignIns(self.browser, self.trust, SignInSeal(keyring.pepper), self.links, control.journal)
         self.hot_swap = HotSwap(self.catalog, self.pool)
         self.plans = PlanBook(self.catalog, self.pool, control.connections)
         self.calls = self._pipeline()
@@ -238,6 +250,7 @@ class Layer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.calls.routes.close()
         await self.feed.close()
+        await self.trust.close()
         await self.pool.close()
         await self.policy.close()
         await self.control.close()
@@ -286,7 +299,8 @@ class Layer:
 
     def application(self) -> Gateway:
         """Return the ASGI application over this layer. It neither opens nor closes the layer."""
-        credentials = Credentials(self.identity, self.policy, CertificateIdentity(self.control.client_certificates))
+        certificates = CertificateIdentity(self.control.client_certificates)
+        credentials = Credentials(self.issuers, self.policy, self.browser, certificates)
         invoke = InvokeRoute(self.calls, self.catalog, credentials, self.operations)
         return Gateway(invoke, pages(credentials, self._parts(credentials)))
 
@@ -320,6 +334,8 @@ class Layer:
             policies=Policies(control, self.policy, self.catalog, credentials),
             permissions=Permissions(self.catalog, self.policy),
             access=AccessEvaluation(self.identity, credentials),
+            sign_ins=self.sign_ins,
+            sessions=BrowserSessions(self.browser, self.trust, self.issuers, self.links, control.journal, credentials),
             status=Status(self.calls, self.metrics, {"control_plane": control.ping}, credentials),
         )
 

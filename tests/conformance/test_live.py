@@ -47,7 +47,8 @@ def suite(ref: str) -> Suite:
         address = os.environ.get(LIVE[ref].VARIABLE)
         if not address:
             pytest.skip(f"{ref} needs {LIVE[ref].VARIABLE}")
-        _suites[ref] = Suite(ref, LIVE[ref].config(address))
+        credentials = getattr(LIVE[ref], "credentials", None)
+        _suites[ref] = Suite(ref, LIVE[ref].config(address), credentials=credentials and credentials(address))
     return _suites[ref]
 
 

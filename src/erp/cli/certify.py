@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from erp.cli.conformance import DROP_IN, examine, refusal, require_writable, settings
+from erp.cli.conformance import CREDENTIALS, DROP_IN, examine, refusal, require_writable, settings
 
 if TYPE_CHECKING:
     from erp.runtime.conformance import Report
@@ -32,7 +32,7 @@ class _Run:
     level: ProofLevel
 
 
-def certify(
+def certify(  # noqa: PLR0917  (options of a command line)
     ref: Annotated[str, typer.Argument(help="The provider, for example cache/example.")],
     config: Annotated[
         Path | None, typer.Option(help="JSON or YAML file with the configuration to use.", show_default=False)
@@ -45,6 +45,7 @@ def certify(
     level: Annotated[
         str | None, typer.Option(help="What answered: P0 to P5; default: P4 if embedded or live.", show_default=False)
     ] = None,
+    credentials: Annotated[Path | None, CREDENTIALS] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Enter what is proven into the ledger of this source tree.")
     ] = False,
@@ -59,7 +60,7 @@ def certify(
     if level is not None and level not in PROOF_LEVELS:
         raise refusal(f"--level is one of {', '.join(PROOF_LEVELS)}, not {level}.")
     require_writable("--evidence", evidence)
-    run = _run(ref, settings(config), folder, cast("ProofLevel | None", level))
+    run = _run(ref, settings(config), settings(credentials), folder, cast("ProofLevel | None", level))
     try:
         if record:
             _record(run)
@@ -69,13 +70,19 @@ def certify(
         raise refusal(str(error)) from None
 
 
-def _run(ref: str, config: dict[str, Any] | None, folder: Path | None, level: ProofLevel | None) -> _Run:
+def _run(
+    ref: str,
+    config: dict[str, Any] | None,
+    credentials: dict[str, Any] | None,
+    folder: Path | None,
+    level: ProofLevel | None,
+) -> _Run:
     from rich.console import Console
 
     from erp.runtime.catalog import ProviderCatalog
     from erp.runtime.conformance.certifying import reached
 
-    report = asyncio.run(examine(ref, config, [], folder, Console(stderr=True)))
+    report = asyncio.run(examine(ref, config, [], folder, Console(stderr=True), credentials))
     typer.echo(report.summary)
     if not report.is_good:
         typer.echo("erp: nothing was certified: mend the cases above, or name them as gaps.", err=True)

@@ -95,6 +95,7 @@ def _tags(authored: Authored) -> list[dict[str, str]]:
         "operations": "Calls that nobody waits for.",
         "administration": "Tenants, keys, quotas, audit.",
         "access": "Who may do what, and why.",
+        "sessions": "People in browsers, and tokens that end before their time.",
         "links": "URLs that need no key.",
         "status": "The process itself.",
     }

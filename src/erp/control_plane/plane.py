@@ -21,9 +21,11 @@ from erp.control_plane.quotas import LeasedQuotas
 from erp.control_plane.rates import SharedRates
 from erp.control_plane.reminders import StoredReminders
 from erp.control_plane.revisions import Revisions
+from erp.control_plane.revoked_tokens import RevokedTokens
 from erp.control_plane.routes import StoredRoutes
 from erp.control_plane.secrets import SecretRows
 from erp.control_plane.service_accounts import ServiceAccounts
+from erp.control_plane.sessions import StoredSessions
 from erp.control_plane.tables import key_rates
 from erp.control_plane.tenants import Tenants
 
@@ -53,6 +55,8 @@ class ControlPlane:
         self.routes = StoredRoutes(database, self.revisions)
         self.operations = StoredOperations(database)
         self.policies = StoredPolicies(database, self.revisions)
+        self.sessions = StoredSessions(database, self.revisions)
+        self.revoked_tokens = RevokedTokens(database, self.revisions)
 
     @classmethod
     async def open(cls, data_dir: Path, database_url: str | None = None, *, pepper: bytes) -> ControlPlane:

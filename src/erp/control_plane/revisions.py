@@ -28,6 +28,8 @@ class Topic(StrEnum):
     CATALOG = "catalog"
     """Providers, which every process reads for itself."""
     POLICIES = "policies"
+    SESSIONS = "sessions"
+    """Sessions that were ended, and tokens that were revoked."""
     OUTBOX = "outbox"
     """Never counted: its row is the lock under which due events are claimed."""
 

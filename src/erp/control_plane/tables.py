@@ -270,6 +270,37 @@ consents = sa.Table(
     _text("recorded_by"),
 )
 
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("digest", sa.LargeBinary, primary_key=True),
+    sa.Column("sign_in", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("tenant", sa.Text, sa.ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False),
+    _text("connection"),
+    _text("issuer_revision"),
+    _text("subject"),
+    _text("roles"),
+    _text("scopes"),
+    _text("user_agent"),
+    _number("created_at"),
+    _number("seen_at"),
+    _number("ends_at"),
+    _number("ended_at", optional=True),
+    sa.Index(None, "tenant", "created_at", "id"),
+    sa.Index(None, "ends_at"),
+    comment="digest and sign_in: keyed digests of what the browser holds",
+)
+
+revoked_tokens = sa.Table(
+    "revoked_tokens",
+    metadata,
+    _owner(),
+    sa.Column("digest", sa.LargeBinary, primary_key=True),
+    _number("expires_at"),
+    sa.Index(None, "expires_at"),
+)
+
 revisions = sa.Table(
     "revisions",
     metadata,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from erp.gateway.administration import Administration
     from erp.gateway.batch import Batch
+    from erp.gateway.browser import BrowserSessions, SignIns
     from erp.gateway.certificates import CertificatePages
     from erp.gateway.configuration import Configuration
     from erp.gateway.credentials import Credentials
@@ -82,6 +83,8 @@ class Parts:
     permissions: Permissions
     access: AccessEvaluation
     links: LinkRoutes
+    sign_ins: SignIns
+    sessions: BrowserSessions
     status: Status
 
 
@@ -115,6 +118,7 @@ def pages(credentials: Credentials, parts: Parts, lifespan: Lifespan | None = No
         route("/operations/{operation}", operations.get),
         route("/operations/{operation}", operations.cancel, "DELETE"),
         *access_routes(route, parts),
+        *session_routes(route, parts.sign_ins, parts.sessions),
         *administration_routes(route, parts.administration),
         *actor_routes(route, parts),
     ]
@@ -152,6 +156,18 @@ def access_routes(route: Callable[..., Route], parts: Parts) -> list[Route]:
         route("/consents/{subject}/{purpose}", policies.record_consent, "PUT"),
         route("/access/v1/evaluation", access.evaluate, "POST"),
         route("/access/v1/evaluations", access.evaluate_all, "POST"),
+    ]
+
+
+def session_routes(route: Callable[..., Route], sign_ins: SignIns, sessions: BrowserSessions) -> list[Route]:
+    """Return the routes of people in browsers, and of tokens that end before their time."""
+    return [
+        Route("/auth/login", sign_ins.login),
+        Route("/auth/callback", sign_ins.callback),
+        route("/auth/logout", sessions.logout, "POST"),
+        route("/auth/sessions", sessions.sessions),
+        route("/auth/sessions/{session}", sessions.end, "DELETE"),
+        route("/auth/revoke", sessions.revoke, "POST"),
     ]
 
 

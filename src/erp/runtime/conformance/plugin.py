@@ -53,8 +53,15 @@ def hosting() -> Hosting:
 class Suite:
     """One provider in a layer of its own, which runs in a thread until the tests have ended."""
 
-    def __init__(self, ref: str, config: Mapping[str, Any] | None = None, drop_in: Path | None = None) -> None:
+    def __init__(
+        self,
+        ref: str,
+        config: Mapping[str, Any] | None = None,
+        drop_in: Path | None = None,
+        credentials: Mapping[str, str] | None = None,
+    ) -> None:
         self.ref = ref
+        self._credentials = credentials
         domain, _, name = ref.partition("/")
         self.manifest = ProviderCatalog.load(drop_in).provider(domain, name)
         self._config = config
@@ -93,7 +100,7 @@ class Suite:
         self._context = hosting()(drop_in=self._drop_in)
         host = await self._context.__aenter__()
         config = self.manifest.conformance.get("config") or {} if self._config is None else self._config
-        self._run = Run(host, self.manifest, config)
+        self._run = Run(host, self.manifest, config, credentials=self._credentials)
 
     def close(self) -> None:
         """Stop the layer."""

@@ -39,6 +39,7 @@ async def run(
     config: Mapping[str, Any],
     *,
     only: Sequence[str] = (),
+    credentials: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[Outcome]:
     """Run the cases of a provider and yield each outcome as it is known.
 
@@ -47,8 +48,9 @@ async def run(
         manifest: of the provider.
         config: with which it works, secrets in plain text.
         only: ids of cases; empty means all.
+        credentials: tenant -> a credential that its identity knows, for providers of ``auth``; None: the platform's own.
     """
-    run_ = Run(host, manifest, config)
+    run_ = Run(host, manifest, config, credentials=credentials)
     for one in cases_for(manifest):
         if not only or one.id in only:
             yield await run_.outcome(one)
@@ -64,13 +66,15 @@ class Run:
         config: Mapping[str, Any],
         *,
         case_seconds: float = CASE_SECONDS,
+        credentials: Mapping[str, str] | None = None,
     ) -> None:
+        self._credentials = credentials
         self._host = host
         self._case_seconds = case_seconds
         self._manifest = manifest
         self._config = config
         secrets = {str(config[name]) for name in manifest.secret_fields if name in config}
-        self.recording = Recording(secrets=secrets)
+        self.recording = Recording(secrets=secrets | set((credentials or {}).values()))
         gaps = manifest.conformance.get("gaps") or []
         self._gaps = {gap["case"]: gap for gap in gaps}
 
@@ -108,7 +112,7 @@ class Run:
         return f"provider.yaml does not say (conformance.{key}) {missing}" if key and not conformance.get(key) else ""
 
     async def _failure(self, one: Case) -> BaseException | None:
-        bench = Bench(self._host, self._manifest, self._config, self.recording)
+        bench = Bench(self._host, self._manifest, self._config, self.recording, self._credentials)
         try:
             with _captured(self.recording.logs):
                 async with asyncio.timeout(self._case_seconds):

@@ -8,7 +8,7 @@ verdict := {"allow": allow, "reason": reason, "grants": grants, "denials": denia
 
 grants := data.erp.roles.grants | data.erp.break_glass.grants
 
-denials := (((data.erp.scopes.denials | data.erp.tenancy.denials) | data.erp.agents.denials) | data.erp.residency.denials) | data.erp.consent.denials
+denials := ((((data.erp.scopes.denials | data.erp.tenancy.denials) | data.erp.agents.denials) | data.erp.residency.denials) | data.erp.consent.denials) | data.erp.identity.denials
 
 default allow := false
 

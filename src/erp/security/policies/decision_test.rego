@@ -36,6 +36,16 @@ test_an_operator_does_not_change_keys := denied(asked({"roles": ["operator"]}, c
 
 test_an_operator_changes_connections := allowed(asked({"roles": ["operator"]}, {"area": "admin", "domain": "connections", "effect": "write"}))
 
+trust := {"area": "admin", "domain": "connections", "name": "auth/oidc", "action": "configure", "effect": "write"}
+
+test_an_operator_does_not_decide_whom_the_tenant_trusts := denied(asked({"roles": ["operator"]}, trust), "only administrators may change whom the tenant trusts")
+
+test_an_administrator_decides_whom_the_tenant_trusts := allowed(asked({"roles": ["admin"]}, trust))
+
+test_an_operator_sees_whom_the_tenant_trusts := allowed(asked({"roles": ["operator"]}, {"area": "admin", "domain": "connections", "name": "auth/oidc", "action": "list"}))
+
+test_break_glass_decides_whom_the_tenant_trusts := allowed(asked({"roles": ["operator"], "elevated": "admin"}, trust))
+
 test_an_administrator_of_a_tenant_makes_no_tenants := denied(asked({"roles": ["admin"]}, create_tenant), "only the platform's administrators may do this")
 
 test_the_platform_makes_tenants := allowed(asked({"roles": ["admin"], "tenant": "platform"}, create_tenant))
