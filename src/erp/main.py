@@ -32,6 +32,7 @@ from erp.gateway.operations import OperationPages
 from erp.gateway.policies import AccessEvaluation, Permissions, Policies
 from erp.gateway.reloading import Reloading
 from erp.gateway.routing import Routing
+from erp.gateway.saml import SamlProviderPages, SamlRoutes
 from erp.gateway.service_accounts import ServiceAccountPages
 from erp.gateway.standing import Standings
 from erp.gateway.status import Status
@@ -59,6 +60,7 @@ from erp.security.platform_identity import PlatformIdentity
 from erp.security.policy.decisions import DecisionPoint
 from erp.security.policy.wiring import PolicySettings, decision_point
 from erp.security.sessions import Sessions, SessionSettings
+from erp.security.sign_in_sources import SignInSources
 from erp.security.tokens import Tokens
 from erp.security.trust import Trust
 from erp.security.vault import EnvelopeVault
@@ -172,9 +174,12 @@ class Layer:
         )
         self.trust = Trust(control.connections, self.pool, control.revisions)
         self.issuers = IssuerIdentity(self.identity, self.trust, control.revoked_tokens, control.revisions)
-        sessions = Sessions(control.sessions, self.trust, keyring.pepper, settings.sessions)
+        sources = SignInSources(self.trust, control.saml)
+        sessions = Sessions(control.sessions, sources, keyring.pepper, settings.sessions)
         self.browser = BrowserCredentials(sessions, self.links)
-        self.sign_ins = SignIns(self.browser, self.trust, SignInSeal(keyring.pepper), self.links, control.journal)
+        seal = SignInSeal(keyring.pepper)
+        self.sign_ins = SignIns(self.browser, self.trust, seal, self.links, control.journal)
+        self.saml = SamlRoutes(control, self.browser, seal, self.links, keyring.pepper)
         self.hot_swap = HotSwap(self.catalog, self.pool)
         self.plans = PlanBook(self.catalog, self.pool, control.connections)
         self.calls = self._pipeline()
@@ -335,6 +340,8 @@ class Layer:
             permissions=Permissions(self.catalog, self.policy),
             access=AccessEvaluation(self.identity, credentials),
             sign_ins=self.sign_ins,
+            saml=self.saml,
+            saml_providers=SamlProviderPages(control, credentials),
             sessions=BrowserSessions(self.browser, self.trust, self.issuers, self.links, control.journal, credentials),
             status=Status(self.calls, self.metrics, {"control_plane": control.ping}, credentials),
         )

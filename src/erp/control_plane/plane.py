@@ -23,6 +23,7 @@ from erp.control_plane.reminders import StoredReminders
 from erp.control_plane.revisions import Revisions
 from erp.control_plane.revoked_tokens import RevokedTokens
 from erp.control_plane.routes import StoredRoutes
+from erp.control_plane.saml import SamlProviders
 from erp.control_plane.secrets import SecretRows
 from erp.control_plane.service_accounts import ServiceAccounts
 from erp.control_plane.sessions import StoredSessions
@@ -44,6 +45,7 @@ class ControlPlane:
         self.key_uses = KeyUses(database)
         self.service_accounts = ServiceAccounts(database, self.revisions)
         self.client_certificates = ClientCertificates(database, self.revisions)
+        self.saml = SamlProviders(database, self.revisions)
         self.quotas = LeasedQuotas(database, self.revisions)
         self.rates = SharedRates(database)
         self.key_rates = SharedRates(database, key_rates)

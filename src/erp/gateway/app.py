@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from erp.gateway.policies import AccessEvaluation, Permissions, Policies
     from erp.gateway.reloading import Reloading
     from erp.gateway.routing import Routing
+    from erp.gateway.saml import SamlProviderPages, SamlRoutes
     from erp.gateway.service_accounts import ServiceAccountPages
     from erp.gateway.status import Status
 
@@ -77,6 +78,8 @@ class Parts:
     dead_events: DeadEvents
     reloading: Reloading
     administration: Administration
+    saml: SamlRoutes
+    saml_providers: SamlProviderPages
     service_accounts: ServiceAccountPages
     certificates: CertificatePages
     policies: Policies
@@ -121,6 +124,7 @@ def pages(credentials: Credentials, parts: Parts, lifespan: Lifespan | None = No
         *session_routes(route, parts.sign_ins, parts.sessions),
         *administration_routes(route, parts.administration),
         *actor_routes(route, parts),
+        *saml_routes(route, parts.saml, parts.saml_providers),
     ]
     handlers = {HTTPException: _http_problem, Exception: _crash}
     return Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
@@ -203,6 +207,20 @@ def actor_routes(route: Callable[..., Route], parts: Parts) -> list[Route]:
         route("/certificates", certificates.certificates),
         route("/certificates", certificates.register, "POST"),
         route("/certificates/{certificate}", certificates.remove, "DELETE"),
+    ]
+
+
+def saml_routes(route: Callable[..., Route], saml: SamlRoutes, providers: SamlProviderPages) -> list[Route]:
+    """Return the routes of people who sign in at an identity provider of SAML."""
+    one = "/auth/saml/{tenant}/{provider}"
+    return [
+        Route(f"{one}/metadata", saml.metadata),
+        Route(f"{one}/login", saml.login),
+        Route(f"{one}/acs", saml.consume, methods=["POST"]),
+        Route("/auth/callback/saml", saml.finish),
+        route("/saml-providers", providers.providers),
+        route("/saml-providers/{provider}", providers.put, "PUT"),
+        route("/saml-providers/{provider}", providers.delete, "DELETE"),
     ]
 
 

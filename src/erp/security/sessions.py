@@ -27,7 +27,7 @@ from erp.runtime.context import Actor
 from erp.security.identity import CAPACITY
 
 if TYPE_CHECKING:
-    from erp.security.trust import Trust, Trusted
+    from erp.security.sign_in_sources import SignInSources, Source
     from erp.vendor_clients.oidc.holder import Holder
 
 SECRET_BYTES = 32
@@ -64,7 +64,7 @@ class OpenSession(msgspec.Struct, frozen=True, kw_only=True):
 class Sessions:
     """Opens, proves and ends sessions."""
 
-    def __init__(self, stored: StoredSessions, trust: Trust, pepper: bytes, settings: SessionSettings) -> None:
+    def __init__(self, stored: StoredSessions, trust: SignInSources, pepper: bytes, settings: SessionSettings) -> None:
         self._stored = stored
         self._trust = trust
         self._pepper = pepper
@@ -80,7 +80,7 @@ class Sessions:
         self._known.clear()
         self._generation += 1
 
-    async def open(self, trusted: Trusted, holder: Holder, *, sign_in: str, user_agent: str) -> str:
+    async def open(self, trusted: Source, holder: Holder, *, sign_in: str, user_agent: str) -> str:
         """Begin a session; return what proves it.
 
         Args:

@@ -1,4 +1,4 @@
-"""Service accounts, client certificates; rates, rotation and last use of API keys.
+"""Service accounts, client certificates, SAML; rates, rotation and last use of API keys.
 
 Revision: 0008
 """
@@ -10,6 +10,9 @@ from alembic import op
 
 revision = "0008"
 down_revision = "0007"
+
+
+_COUNTED = ("version", "created_at", "updated_at")
 
 
 def upgrade() -> None:
@@ -38,6 +41,68 @@ def upgrade() -> None:
         comment="token buckets of API keys; tokens in millionths",
     )
     _create_client_certificates()
+    _create_saml()
+    _create_directory()
+
+
+def _create_directory() -> None:
+    op.create_table(
+        "directory_users",
+        *(sa.Column(name, sa.Text(), nullable=False) for name in ("tenant", "id", "user_name", "document")),
+        *(sa.Column(name, sa.Text(), nullable=True) for name in ("external_id", "display_name")),
+        *(sa.Column(name, sa.BigInteger(), nullable=False) for name in ("active", *_COUNTED)),
+        sa.PrimaryKeyConstraint("tenant", "id", name=op.f("pk_directory_users")),
+        _of_tenant("directory_users"),
+        sa.UniqueConstraint("tenant", "user_name", name=op.f("uq_directory_users_tenant_user_name")),
+        comment="user_name in lower case",
+    )
+    op.create_index(op.f("ix_directory_users_tenant_external_id"), "directory_users", ["tenant", "external_id"])
+    op.create_table(
+        "directory_groups",
+        *(sa.Column(name, sa.Text(), nullable=False) for name in ("tenant", "id", "display_name")),
+        sa.Column("external_id", sa.Text(), nullable=True),
+        *(sa.Column(name, sa.BigInteger(), nullable=False) for name in _COUNTED),
+        sa.PrimaryKeyConstraint("tenant", "id", name=op.f("pk_directory_groups")),
+        _of_tenant("directory_groups"),
+        sa.UniqueConstraint("tenant", "display_name", name=op.f("uq_directory_groups_tenant_display_name")),
+    )
+    op.create_table(
+        "directory_members",
+        *(sa.Column(name, sa.Text(), nullable=False) for name in ("tenant", "group", "user")),
+        sa.PrimaryKeyConstraint("tenant", "group", "user", name=op.f("pk_directory_members")),
+        _of_tenant("directory_members"),
+    )
+    op.create_index(op.f("ix_directory_members_tenant_user"), "directory_members", ["tenant", "user"])
+    op.create_table(
+        "directory_roles",
+        *(sa.Column(name, sa.Text(), nullable=False) for name in ("tenant", "group_name", "role")),
+        sa.PrimaryKeyConstraint("tenant", "group_name", name=op.f("pk_directory_roles")),
+        _of_tenant("directory_roles"),
+    )
+
+
+def _of_tenant(table: str) -> sa.ForeignKeyConstraint:
+    return sa.ForeignKeyConstraint(["tenant"], ["tenants.id"], name=op.f(f"fk_{table}_tenant"), ondelete="CASCADE")
+
+
+def _create_saml() -> None:
+    op.create_table(
+        "saml_providers",
+        *(sa.Column(name, sa.Text(), nullable=False) for name in ("tenant", "name", "revision", "settings")),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "name", name=op.f("pk_saml_providers")),
+        sa.ForeignKeyConstraint(["tenant"], ["tenants.id"], name=op.f("fk_saml_providers_tenant"), ondelete="CASCADE"),
+    )
+    op.create_table(
+        "saml_assertions",
+        sa.Column("tenant", sa.Text(), nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "digest", name=op.f("pk_saml_assertions")),
+        sa.ForeignKeyConstraint(["tenant"], ["tenants.id"], name=op.f("fk_saml_assertions_tenant"), ondelete="CASCADE"),
+        comment="assertions that were used, until they would no longer be valid",
+    )
+    op.create_index(op.f("ix_saml_assertions_expires_at"), "saml_assertions", ["expires_at"])
 
 
 def _create_client_certificates() -> None:
@@ -57,7 +122,17 @@ def _create_client_certificates() -> None:
 
 
 def downgrade() -> None:
-    for table in ("client_certificates", "key_rates", "service_accounts"):
+    for table in (
+        "directory_roles",
+        "directory_members",
+        "directory_groups",
+        "directory_users",
+        "saml_assertions",
+        "saml_providers",
+        "client_certificates",
+        "key_rates",
+        "service_accounts",
+    ):
         op.drop_table(table)
     for name in ("rate", "service_account", "replaces", "last_used_at"):
         op.drop_column("api_keys", name)
