@@ -33,6 +33,7 @@ from erp.gateway.policies import AccessEvaluation, Permissions, Policies
 from erp.gateway.reloading import Reloading
 from erp.gateway.routing import Routing
 from erp.gateway.saml import SamlProviderPages, SamlRoutes
+from erp.gateway.scim import DirectoryRoles, Scim
 from erp.gateway.service_accounts import ServiceAccountPages
 from erp.gateway.standing import Standings
 from erp.gateway.status import Status
@@ -173,9 +174,11 @@ class Layer:
             reminders=control.reminders,
         )
         self.trust = Trust(control.connections, self.pool, control.revisions)
-        self.issuers = IssuerIdentity(self.identity, self.trust, control.revoked_tokens, control.revisions)
+        self.issuers = IssuerIdentity(
+            self.identity, self.trust, control.revoked_tokens, control.directory, control.revisions
+        )
         sources = SignInSources(self.trust, control.saml)
-        sessions = Sessions(control.sessions, sources, keyring.pepper, settings.sessions)
+        sessions = Sessions(control.sessions, sources, control.directory, keyring.pepper, settings.sessions)
         self.browser = BrowserCredentials(sessions, self.links)
         seal = SignInSeal(keyring.pepper)
         self.sign_ins = SignIns(self.browser, self.trust, seal, self.links, control.journal)
@@ -341,6 +344,8 @@ class Layer:
             access=AccessEvaluation(self.identity, credentials),
             sign_ins=self.sign_ins,
             saml=self.saml,
+            scim=Scim(control, credentials, self.links),
+            directory_roles=DirectoryRoles(control, credentials),
             saml_providers=SamlProviderPages(control, credentials),
             sessions=BrowserSessions(self.browser, self.trust, self.issuers, self.links, control.journal, credentials),
             status=Status(self.calls, self.metrics, {"control_plane": control.ping}, credentials),

@@ -12,6 +12,7 @@ from erp.control_plane.audit import AuditRecords
 from erp.control_plane.client_certificates import ClientCertificates
 from erp.control_plane.connections import StoredConnections
 from erp.control_plane.database import Database
+from erp.control_plane.directory import Directory
 from erp.control_plane.journal import GroupCommitJournal
 from erp.control_plane.key_uses import KeyUses
 from erp.control_plane.operations import StoredOperations
@@ -46,6 +47,7 @@ class ControlPlane:
         self.service_accounts = ServiceAccounts(database, self.revisions)
         self.client_certificates = ClientCertificates(database, self.revisions)
         self.saml = SamlProviders(database, self.revisions)
+        self.directory = Directory(database, self.revisions)
         self.quotas = LeasedQuotas(database, self.revisions)
         self.rates = SharedRates(database)
         self.key_rates = SharedRates(database, key_rates)

@@ -59,9 +59,9 @@ class SamlProviders:
         Raises:
             ProviderError: ``not_found`` when the tenant does not exist.
         """
-        key = {"tenant": tenant, "name": name}
+        key, revision = {"tenant": tenant, "name": name}, secrets.token_hex(8)
         values = {
-            "revision": secrets.token_hex(8),
+            "revision": revision,
             "settings": msgspec.json.encode(settings).decode(),
             "updated_at": moments.now(),
         }
@@ -73,7 +73,7 @@ class SamlProviders:
 
         await self._database.transact(counted(put, Topic.CONFIGURATION))
         self._revisions.announce(Topic.CONFIGURATION)
-        return SamlProvider(tenant=tenant, name=name, revision=values["revision"], settings=settings)
+        return SamlProvider(tenant=tenant, name=name, revision=revision, settings=settings)
 
     async def find(self, tenant: str, name: str) -> SamlProvider | None:
         """Return a provider, if there is one."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
 
+    from erp.control_plane.directory import Kind
     from erp.gateway.administration import Administration
     from erp.gateway.batch import Batch
     from erp.gateway.browser import BrowserSessions, SignIns
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from erp.gateway.reloading import Reloading
     from erp.gateway.routing import Routing
     from erp.gateway.saml import SamlProviderPages, SamlRoutes
+    from erp.gateway.scim import DirectoryRoles, Scim
     from erp.gateway.service_accounts import ServiceAccountPages
     from erp.gateway.status import Status
 
@@ -80,6 +82,8 @@ class Parts:
     administration: Administration
     saml: SamlRoutes
     saml_providers: SamlProviderPages
+    scim: Scim
+    directory_roles: DirectoryRoles
     service_accounts: ServiceAccountPages
     certificates: CertificatePages
     policies: Policies
@@ -124,6 +128,7 @@ def pages(credentials: Credentials, parts: Parts, lifespan: Lifespan | None = No
         *session_routes(route, parts.sign_ins, parts.sessions),
         *administration_routes(route, parts.administration),
         *actor_routes(route, parts),
+        *directory_routes(route, parts.scim, parts.directory_roles),
         *saml_routes(route, parts.saml, parts.saml_providers),
     ]
     handlers = {HTTPException: _http_problem, Exception: _crash}
@@ -221,6 +226,22 @@ def saml_routes(route: Callable[..., Route], saml: SamlRoutes, providers: SamlPr
         route("/saml-providers", providers.providers),
         route("/saml-providers/{provider}", providers.put, "PUT"),
         route("/saml-providers/{provider}", providers.delete, "DELETE"),
+    ]
+
+
+def directory_routes(route: Callable[..., Route], scim: Scim, roles: DirectoryRoles) -> list[Route]:
+    """Return the routes by which people and groups are provisioned."""
+    described = ("ServiceProviderConfig", "ResourceTypes", "Schemas")
+    kinds: tuple[Kind, ...] = ("User", "Group")
+    return [
+        *(Route(f"/scim/v2/{name}", scim.described(name)) for name in described),
+        *(Route(f"/scim/v2/{kind}s", scim.resources(kind), methods=["GET", "POST"]) for kind in kinds),
+        *(
+            Route(f"/scim/v2/{kind}s/{{id}}", scim.resource(kind), methods=["GET", "PUT", "PATCH", "DELETE"])
+            for kind in kinds
+        ),
+        route("/directory-roles", roles.get),
+        route("/directory-roles", roles.put, "PUT"),
     ]
 
 

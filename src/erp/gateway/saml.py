@@ -67,7 +67,7 @@ class SamlRoutes:
     ) -> None:
         self._providers = control.saml
         self._journal = control.journal
-        self._saml = SamlSignIn(control.saml)
+        self._saml = SamlSignIn(control.saml, control.directory)
         self._browser = browser
         self._seal = seal
         self._tickets = Seal(pepper, Ticket, b"erp saml ticket 1")
@@ -191,8 +191,10 @@ class SamlProviderPages:
         await self._authorise(visit, "delete", "destructive")
         name = visit.path("provider")
         await self._control.saml.delete(visit.tenant, name)
-        audit = {"action": "saml_providers.delete", "target": name, "effect": "destructive"}
-        await record(self._control.journal, visit, tenant=visit.tenant, **audit)
+        journal = self._control.journal
+        await record(
+            journal, visit, tenant=visit.tenant, action="saml_providers.delete", target=name, effect="destructive"
+        )
         return 204, None
 
 

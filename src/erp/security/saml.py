@@ -18,6 +18,7 @@ from erp.control_plane import moments
 from erp.errors import ProviderError
 
 if TYPE_CHECKING:
+    from erp.control_plane.directory import Directory
     from erp.control_plane.saml import SamlProvider, SamlProviders, SamlSettings
 
 SKEW_SECONDS = 300
@@ -60,13 +61,14 @@ class Place(msgspec.Struct, frozen=True):
 class SamlSignIn:
     """Asks identity providers, and believes what they have signed, once."""
 
-    def __init__(self, providers: SamlProviders) -> None:
+    def __init__(self, providers: SamlProviders, directory: Directory) -> None:
         self._providers = providers
+        self._directory = directory
 
     async def metadata(self, place: Place, settings: SamlSettings) -> str:
         """Return the metadata of the layer (saml-metadata-2.0-os) as XML."""
         made: str = await asyncio.to_thread(lambda: _settings(place, settings).get_sp_metadata())
-        return made if isinstance(made, str) else bytes(made).decode()
+        return made
 
     async def request(self, place: Place, settings: SamlSettings) -> tuple[str, str]:
         """Return the URL that takes a browser to the identity provider with a new request, and the request's id."""
@@ -103,7 +105,13 @@ class SamlSignIn:
             subject = named[0] if len(named) == 1 else ""
         if not subject or len(subject) > MOST_SUBJECT or not subject.isprintable():
             raise _refused("The assertion does not name the person in a way that is known here.")
-        return SignedIn(subject=subject, roles=_roles(attributes, settings), request=found["request"])
+        roles = _roles(attributes, settings)
+        standing = await self._directory.standing(provider.tenant, subject)
+        if standing is not None and not standing.is_active:
+            raise _refused("The person was deactivated.")
+        if not roles and (standing is None or not standing.roles):
+            raise ProviderError(ErrorCode.PERMISSION_DENIED, "You have no role here. Ask an administrator for one.")
+        return SignedIn(subject=subject, roles=roles, request=found["request"])
 
 
 def _roles(attributes: dict[str, list[str]], settings: SamlSettings) -> list[str]:
@@ -112,8 +120,6 @@ def _roles(attributes: dict[str, list[str]], settings: SamlSettings) -> list[str
     roles = sorted({settings.role_map[name] for name in named if name in settings.role_map})
     if not roles and settings.default_role is not None:
         roles = [settings.default_role]
-    if not roles:
-        raise ProviderError(ErrorCode.PERMISSION_DENIED, "You have no role here. Ask an administrator for one.")
     return roles
 
 
