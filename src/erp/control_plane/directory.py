@@ -14,8 +14,8 @@ from sqlalchemy.exc import IntegrityError
 from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import moments
 from erp.control_plane.database import Database, Work
+from erp.control_plane.people_tables import directory_groups, directory_members, directory_roles, directory_users
 from erp.control_plane.revisions import Revisions, Topic, counted
-from erp.control_plane.tables import directory_groups, directory_members, directory_roles, directory_users
 from erp.control_plane.tenants import require
 from erp.errors import ProviderError
 

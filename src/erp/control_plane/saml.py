@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import moments
 from erp.control_plane.database import Database
+from erp.control_plane.people_tables import saml_assertions, saml_providers
 from erp.control_plane.revisions import Revisions, Topic, counted
 from erp.control_plane.statements import insert_new
-from erp.control_plane.tables import saml_assertions, saml_providers
 from erp.control_plane.tenants import require
 from erp.errors import ProviderError
 
