@@ -173,16 +173,7 @@ class Layer:
             links=self.links,
             reminders=control.reminders,
         )
-        self.trust = Trust(control.connections, self.pool, control.revisions)
-        self.issuers = IssuerIdentity(
-            self.identity, self.trust, control.revoked_tokens, control.directory, control.revisions
-        )
-        sources = SignInSources(self.trust, control.saml)
-        sessions = Sessions(control.sessions, sources, control.directory, keyring.pepper, settings.sessions)
-        self.browser = BrowserCredentials(sessions, self.links)
-        seal = SignInSeal(keyring.pepper)
-        self.sign_ins = SignIns(self.browser, self.trust, seal, self.links, control.journal)
-        self.saml = SamlRoutes(control, self.browser, seal, self.links, keyring.pepper)
+        self._people(keyring)
         self.hot_swap = HotSwap(self.catalog, self.pool)
         self.plans = PlanBook(self.catalog, self.pool, control.connections)
         self.calls = self._pipeline()
@@ -199,6 +190,20 @@ class Layer:
         self.feed = EventFeed(control.outbox.after, control.outbox.end)
         self.relay = OutboxRelay(control.outbox, BusDelivery(self.calls).deliver)
         self._tasks: list[asyncio.Task[Any]] = []
+
+    def _people(self, keyring: Keyring) -> None:
+        """Make what lets people in: issuers, identity providers, sessions."""
+        control = self.control
+        self.trust = Trust(control.connections, self.pool, control.revisions)
+        self.issuers = IssuerIdentity(
+            self.identity, self.trust, control.revoked_tokens, control.directory, control.revisions
+        )
+        sources = SignInSources(self.trust, control.saml)
+        sessions = Sessions(control.sessions, sources, control.directory, keyring.pepper, self.settings.sessions)
+        self.browser = BrowserCredentials(sessions, self.links)
+        seal = SignInSeal(keyring.pepper)
+        self.sign_ins = SignIns(self.browser, self.trust, seal, self.links, control.journal)
+        self.saml = SamlRoutes(control, self.browser, seal, self.links, keyring.pepper)
 
     def _pipeline(self) -> Calls:
         return Calls(

@@ -120,11 +120,9 @@ class ApiKeys:
             "digest": key_text.digest(self._pepper, minted.text),
             "created_at": moments.now(),
             "expires_at": None if expires_at is None else moments.of(expires_at),
-            "revoked_at": None,
             "rate": _rate_text(rate),
             "service_account": service_account,
-            "replaces": None,
-            "last_used_at": None,
+            **dict.fromkeys(("revoked_at", "replaces", "last_used_at")),
         }
 
         def insert(connection: sa.Connection) -> None:
