@@ -21,6 +21,7 @@ from erp.gateway.app import Gateway, Parts, pages
 from erp.gateway.audit_log import AuditLog
 from erp.gateway.batch import Batch
 from erp.gateway.break_glass import BreakGlass
+from erp.gateway.certificates import CertificatePages
 from erp.gateway.configuration import Configuration
 from erp.gateway.credentials import Credentials
 from erp.gateway.dead_events import DeadEvents
@@ -33,6 +34,9 @@ from erp.gateway.people import People, people
 from erp.gateway.policies import AccessEvaluation, Permissions, Policies
 from erp.gateway.reloading import Reloading
 from erp.gateway.routing import Routing
+from erp.gateway.saml import SamlProviderPages
+from erp.gateway.scim import DirectoryRoles, Scim
+from erp.gateway.service_accounts import ServiceAccountPages
 from erp.gateway.standing import Standings
 from erp.gateway.status import Status
 from erp.runtime.calls import Calls
@@ -50,6 +54,7 @@ from erp.runtime.rotation import Rotation
 from erp.runtime.routes import RouteBook
 from erp.runtime.service_calls import service_context
 from erp.security.audit_keeper import AuditKeeper
+from erp.security.certificates import CertificateIdentity
 from erp.security.identity import KeyIdentity
 from erp.security.keyring import Keyring
 from erp.security.links import SealedLinks
@@ -172,7 +177,8 @@ class Layer:
         self.hot_swap = HotSwap(self.catalog, self.pool)
         self.plans = PlanBook(self.catalog, self.pool, control.connections)
         self.calls = self._pipeline()
-        self.calls.rates = control.rates if settings.processes > 1 else None
+        if settings.processes > 1:
+            self.calls.rates, self.calls.key_rates = control.rates, control.key_rates
         self.configuring = self._configuring()
         self.operations = OperationRunner(self.calls, control.operations, self.catalog, self.configuring)
         self.rotation = Rotation(self.operations, control.connections.list)
@@ -208,7 +214,8 @@ class Layer:
 
     def _identity(self, keyring: Keyring) -> PlatformIdentity:
         api_keys = self.control.api_keys
-        keys = KeyIdentity(api_keys, keyring.pepper, self.tokens, self.control.elevations)
+        uses, elevations = self.control.key_uses, self.control.elevations
+        keys = KeyIdentity(api_keys, keyring.pepper, self.tokens, elevations=elevations, uses=uses)
         return PlatformIdentity(keys, self.tokens, api_keys, self.policy, self.catalog)
 
     def _people(self, keyring: Keyring) -> People:
@@ -297,7 +304,9 @@ class Layer:
 
     def application(self) -> Gateway:
         """Return the ASGI application over this layer. It neither opens nor closes the layer."""
-        credentials = Credentials(self.people.issuers, self.policy, self.control.journal, self.people.browser)
+        certificates = CertificateIdentity(self.control.client_certificates)
+        browser, journal = self.people.browser, self.control.journal
+        credentials = Credentials(self.people.issuers, self.policy, journal, browser, certificates)
         invoke = InvokeRoute(self.calls, self.catalog, credentials, self.operations)
         return Gateway(invoke, pages(credentials, self._parts(credentials)))
 
@@ -325,6 +334,8 @@ class Layer:
             administration=Administration(
                 control=control, identity=self.identity, plans=plans, credentials=credentials
             ),
+            certificates=CertificatePages(control, credentials),
+            service_accounts=ServiceAccountPages(control, self.identity, credentials),
             links=LinkRoutes(self.links, self.calls, control.tenants),
             audit_log=AuditLog(control, self.audit_keeper.checkpoints, credentials),
             break_glass=BreakGlass(control, credentials),
@@ -332,6 +343,10 @@ class Layer:
             permissions=Permissions(self.catalog, self.policy),
             access=AccessEvaluation(self.identity, credentials),
             sign_ins=self.people.sign_ins,
+            saml=self.people.saml,
+            scim=Scim(control, credentials, self.links),
+            directory_roles=DirectoryRoles(control, credentials),
+            saml_providers=SamlProviderPages(control, credentials),
             sessions=self.people.sessions(credentials),
             status=Status(self.calls, self.metrics, {"control_plane": control.ping}, credentials),
         )

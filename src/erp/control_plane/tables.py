@@ -89,6 +89,10 @@ api_keys = sa.Table(
     _number("created_at"),
     _number("expires_at", optional=True),
     _number("revoked_at", optional=True),
+    _text("rate", optional=True),
+    _text("service_account", optional=True),
+    _text("replaces", optional=True),
+    _number("last_used_at", optional=True),
     sa.Index(None, "tenant", "created_at", "id"),
 )
 
@@ -366,4 +370,40 @@ revisions = sa.Table(
     _text("topic", key=True),
     _number("revision"),
     comment="counters that tell other processes to forget what they cached",
+)
+
+service_accounts = sa.Table(
+    "service_accounts",
+    metadata,
+    _owner(),
+    _text("name", key=True),
+    _text("description", optional=True),
+    _text("role"),
+    _text("scopes"),
+    _number("created_at"),
+    _number("disabled_at", optional=True),
+)
+
+key_rates = sa.Table(
+    "key_rates",
+    metadata,
+    sa.Column("key", sa.Text, sa.ForeignKey("api_keys.id", ondelete="CASCADE"), primary_key=True),
+    _number("tokens"),
+    _number("stamp"),
+    comment="token buckets of API keys; tokens in millionths",
+)
+
+client_certificates = sa.Table(
+    "client_certificates",
+    metadata,
+    _text("id", key=True),
+    sa.Column("tenant", sa.Text, sa.ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False),
+    _text("service_account"),
+    _text("kind"),
+    _text("value"),
+    _number("created_at"),
+    _text("created_by"),
+    sa.UniqueConstraint("kind", "value"),
+    sa.Index(None, "tenant", "id"),
+    comment="kind: fingerprint, uri or dns; one certificate never means two tenants",
 )

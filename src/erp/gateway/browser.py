@@ -73,6 +73,28 @@ class BrowserCredentials:
             self._check_origin(inbound, secret)
         return session.actor
 
+    async def welcomed(self, inbound: Inbound, secret: str, return_to: str) -> Response:
+        """Return the answer that gives a browser the session it has just got."""
+        names = self.names
+        previous = cookie(inbound.cookie, names.session)
+        if previous is not None:
+            await self._end(previous)
+        answer = redirect(inbound, return_to)
+        longest = self.sessions.settings.longest_seconds
+        for text in (
+            names.set(names.session, secret, seconds=longest),
+            names.set(names.csrf, self.sessions.csrf_token(secret), seconds=longest, is_readable=True),
+            names.set(names.sign_in, "", seconds=0, path=CALLBACK),
+        ):
+            answer.headers.append("set-cookie", text)
+        return answer
+
+    async def _end(self, secret: str) -> None:
+        """A browser has one session: whoever put an earlier one there does not share the new one."""
+        session = await self.sessions.find(secret)
+        if session is not None:
+            await self.sessions.end(session.actor.tenant, session.id)
+
     def _check_origin(self, inbound: Inbound, secret: str) -> None:
         """Refuse what another site makes the browser send (CSRF)."""
         if inbound.fetch_site in {"cross-site", "same-site"}:
@@ -123,7 +145,7 @@ class SignIns:
             )
         except IssuerUnavailableError as error:
             raise _unavailable(error) from error
-        answer = _redirect(inbound, target)
+        answer = redirect(inbound, target)
         names = self._browser.names
         sealed = names.set(names.sign_in, self._seal.seal(pending), seconds=LIFETIME_SECONDS, path=CALLBACK)
         answer.headers.append("set-cookie", sealed)
@@ -148,19 +170,7 @@ class SignIns:
         except ProviderError as error:
             await self._keep(pending, inbound, "", error)
             raise
-        previous = cookie(inbound.cookie, names.session)
-        if previous is not None:
-            await self._end_previous(previous)
-        answer = _redirect(inbound, pending.return_to)
-        longest = self._browser.sessions.settings.longest_seconds
-        token = self._browser.sessions.csrf_token(secret)
-        for text in (
-            names.set(names.session, secret, seconds=longest),
-            names.set(names.csrf, token, seconds=longest, is_readable=True),
-            names.set(names.sign_in, "", seconds=0, path=CALLBACK),
-        ):
-            answer.headers.append("set-cookie", text)
-        return answer
+        return await self._browser.welcomed(inbound, secret, pending.return_to)
 
     async def _signed_in(self, pending: PendingSignIn, request: Request, inbound: Inbound) -> str:
         query = request.query_params
@@ -189,12 +199,6 @@ class SignIns:
         secret = await self._browser.sessions.open(trusted, holder, sign_in=pending.state, user_agent=user_agent)
         await self._keep(pending, inbound, f"user:{trusted.name}:{holder.subject}", None)
         return secret
-
-    async def _end_previous(self, secret: str) -> None:
-        """A browser has one session: whoever put an earlier one there does not share the new one."""
-        session = await self._browser.sessions.find(secret)
-        if session is not None:
-            await self._browser.sessions.end(session.actor.tenant, session.id)
 
     async def _keep(self, pending: PendingSignIn, inbound: Inbound, actor: str, error: ProviderError | None) -> None:
         audit = AuditEntry(
@@ -325,7 +329,8 @@ def _shown(session: StoredSession, *, is_current: bool) -> dict[str, Any]:
     }
 
 
-def _redirect(inbound: Inbound, target: str) -> Response:
+def redirect(inbound: Inbound, target: str) -> Response:
+    """Return an answer that sends a browser on."""
     headers = {name.decode(): value.decode() for name, value in answers.common_headers(inbound)}
     return Response(status_code=303, headers={**headers, "location": target, "referrer-policy": "no-referrer"})
 

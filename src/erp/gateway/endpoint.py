@@ -92,7 +92,7 @@ def endpoint(credentials: Credentials, handler: Handler) -> Callable[[Request], 
     """Wrap ``handler`` (which returns status and answer) for Starlette's router."""
 
     async def identified(request: Request, inbound: Inbound) -> Response:
-        actor = await credentials.actor(inbound, request.method)
+        actor = await credentials.actor(inbound, request.scope)
         visit = Visit(request, inbound, actor)
         try:
             status, answer = await handler(visit)

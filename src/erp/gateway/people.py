@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from erp.gateway.browser import BrowserCredentials, BrowserSessions, SignIns
+from erp.gateway.saml import SamlRoutes
 from erp.security.issuers import IssuerIdentity
 from erp.security.pending_sign_in import SignInSeal
 from erp.security.sessions import Sessions, SessionSettings
+from erp.security.sign_in_sources import SignInSources
 from erp.security.trust import Trust
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class People:
     issuers: IssuerIdentity
     browser: BrowserCredentials
     sign_ins: SignIns
+    saml: SamlRoutes
 
     def sessions(self, credentials: Credentials) -> BrowserSessions:
         """Return the endpoints about sessions."""
@@ -55,12 +58,15 @@ def people(
         settings: how long sessions last.
     """
     trust = Trust(control.connections, pool, control.revisions)
-    browser = BrowserCredentials(Sessions(control.sessions, trust, pepper, settings), links)
+    sources = SignInSources(trust, control.saml)
+    browser = BrowserCredentials(Sessions(control.sessions, sources, control.directory, pepper, settings), links)
+    seal = SignInSeal(pepper)
     return People(
         control=control,
         links=links,
         trust=trust,
-        issuers=IssuerIdentity(own, trust, control.revoked_tokens, control.revisions),
+        issuers=IssuerIdentity(own, trust, control.revoked_tokens, control.directory, control.revisions),
         browser=browser,
-        sign_ins=SignIns(browser, trust, SignInSeal(pepper), links, control.journal),
+        sign_ins=SignIns(browser, trust, seal, links, control.journal),
+        saml=SamlRoutes(control, browser, seal, links, pepper),
     )

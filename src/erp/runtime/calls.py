@@ -30,6 +30,8 @@ from erp.runtime.resilience import TokenBucket
 from erp.runtime.routed import Attempt, RoutedCalls, is_repeatable
 
 if TYPE_CHECKING:
+    from erp.runtime.call_policy import Rate
+    from erp.runtime.context import Actor
     from erp.runtime.observation import Observer
     from erp.runtime.plan import Plan, PlanBook
     from erp.runtime.ports import Claim, Connections, Journal, Policy, Quotas, Rates
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 DEFAULT_WINDOW_SECONDS = 24 * 3600
 MAX_KEY_LENGTH = 255
 TENANT_FRESH_SECONDS = 2.0
-MAX_TENANT_BUCKETS = 100_000
+MAX_BUCKETS = 100_000
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
@@ -65,6 +67,8 @@ class Calls:
         self._routed = RoutedCalls(self, journal)
         self.rates: Rates | None = None
         """What this process shares its rate limits with others through; None: it is alone."""
+        self.key_rates: Rates | None = None
+        """The same for the limits of API keys."""
         self._policy = policy
         self._quotas = quotas
         self._journal = journal
@@ -72,6 +76,7 @@ class Calls:
         self._max_in_flight = max_in_flight
         self._window_seconds = window_seconds
         self._tenant_buckets: dict[str, tuple[float, TokenBucket]] = {}
+        self._key_buckets: dict[str, TokenBucket] = {}
         self.in_flight = 0
         self.is_draining = False
 
@@ -177,7 +182,7 @@ class Calls:
 
     async def _admit(self, call: Call) -> Any:
         if call.actor.kind != "service" and not call.is_admitted:
-            await self.limit(call.tenant)
+            await self.limit(call.tenant, call.actor)
             _check_key(call.idempotency_key)
         request = call.request
         if request is None:
@@ -185,12 +190,14 @@ class Calls:
         await self._authorise(call)
         return request
 
-    async def limit(self, tenant: str) -> None:
-        """Take one unit of the tenant's rate limit and quota.
+    async def limit(self, tenant: str, actor: Actor | None = None) -> None:
+        """Take one unit of the rate limit of the actor's key, if it has one, and of the tenant's rate limit and quota.
 
         Raises:
             ProviderError: ``rate_limited``, ``quota_exhausted``.
         """
+        if actor is not None and actor.rate is not None:
+            await self._limit_key(self.key_bucket(actor, actor.rate), actor.key)
         bucket = self.known_bucket(tenant) or await self.tenant_bucket(tenant)
         wait = bucket.take()
         if not wait and self.rates is not None:  # the bucket of this process alone may be right; together they are more
@@ -198,6 +205,23 @@ class Calls:
         if wait:
             raise ProviderError(ErrorCode.RATE_LIMITED, "The tenant's rate limit is reached.", retry_after_seconds=wait)
         await self._quotas.reserve(tenant)
+
+    async def _limit_key(self, bucket: TokenBucket, key: str) -> None:
+        wait = bucket.take()
+        if not wait and self.key_rates is not None:
+            wait = await self.key_rates.take(key, bucket.settings)
+        if wait:
+            message = "The rate limit of the API key is reached."
+            raise ProviderError(ErrorCode.RATE_LIMITED, message, retry_after_seconds=wait)
+
+    def key_bucket(self, actor: Actor, rate: Rate) -> TokenBucket:
+        """Return the rate limit of the key with which ``actor`` came."""
+        found = self._key_buckets.get(actor.key)
+        if found is None or found.settings != rate:
+            if len(self._key_buckets) >= MAX_BUCKETS:
+                self._key_buckets.pop(next(iter(self._key_buckets)))
+            found = self._key_buckets[actor.key] = TokenBucket(rate)
+        return found
 
     def known_bucket(self, tenant: str) -> TokenBucket | None:
         """Return the rate limit of ``tenant`` without waiting, or None when it must be read anew."""
@@ -208,7 +232,7 @@ class Calls:
         """Return the rate limit of ``tenant``, read anew from its settings every few seconds."""
         rate = effects.tenant_rate(await self._connections.tenant_policy(tenant))
         found = self._tenant_buckets.get(tenant)
-        if found is None and len(self._tenant_buckets) >= MAX_TENANT_BUCKETS:
+        if found is None and len(self._tenant_buckets) >= MAX_BUCKETS:
             self._tenant_buckets.pop(next(iter(self._tenant_buckets)))
         bucket = found[1] if found is not None and found[1].settings == rate else TokenBucket(rate)
         self._tenant_buckets[tenant] = (time.monotonic() + TENANT_FRESH_SECONDS, bucket)

@@ -27,6 +27,7 @@ from erp.vendor_clients.oidc.failures import IssuerRefusedError, IssuerUnavailab
 from erp.vendor_clients.oidc.tokens import MAX_TOKEN_BYTES, looks_signed, stated_issuer
 
 if TYPE_CHECKING:
+    from erp.control_plane.directory import Directory
     from erp.control_plane.revisions import Revisions
     from erp.control_plane.revoked_tokens import RevokedTokens
     from erp.runtime.ports import Identity
@@ -55,10 +56,13 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
 class IssuerIdentity:
     """Answers for every credential; remembers verified ones by a keyed digest, bounded in number and time."""
 
-    def __init__(self, own: Identity, trust: Trust, revoked: RevokedTokens, revisions: Revisions) -> None:
+    def __init__(
+        self, own: Identity, trust: Trust, revoked: RevokedTokens, directory: Directory, revisions: Revisions
+    ) -> None:
         self._own = own.authenticate
         self._trust = trust
         self._revoked = revoked
+        self._directory = directory
         self._revisions = revisions
         self._seed = os.urandom(32)
         self._known: dict[bytes, tuple[float, Actor]] = {}
@@ -141,7 +145,18 @@ class IssuerIdentity:
         trusted, holder = found[0]
         if await self._revoked.holds(trusted.tenant, token_digest(credential)):
             raise TokenRefusedError("It was revoked.")
-        return Verified(actor=actor_of(trusted, holder), trusted=trusted, expires_at=holder.expires_at)
+        actor = await self._placed(trusted, holder)
+        return Verified(actor=actor, trusted=trusted, expires_at=holder.expires_at)
+
+    async def _placed(self, trusted: Trusted, holder: Holder) -> Actor:
+        """Return the actor that a holder is, with what the tenant's directory says of the person."""
+        actor = actor_of(trusted, holder)
+        standing = await self._directory.standing(trusted.tenant, holder.subject)
+        if standing is None:
+            return actor
+        if not standing.is_active:
+            raise TokenRefusedError("The person was deactivated.")
+        return msgspec.structs.replace(actor, roles=actor.roles | standing.roles)
 
     async def _candidates(self, credential: str, tenant: str | None) -> list[Trusted]:
         if not looks_signed(credential):

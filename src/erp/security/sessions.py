@@ -27,7 +27,8 @@ from erp.runtime.context import Actor
 from erp.security.identity import CAPACITY
 
 if TYPE_CHECKING:
-    from erp.security.trust import Trust, Trusted
+    from erp.control_plane.directory import Directory
+    from erp.security.sign_in_sources import SignInSources, Source
     from erp.vendor_clients.oidc.holder import Holder
 
 SECRET_BYTES = 32
@@ -64,7 +65,15 @@ class OpenSession(msgspec.Struct, frozen=True, kw_only=True):
 class Sessions:
     """Opens, proves and ends sessions."""
 
-    def __init__(self, stored: StoredSessions, trust: Trust, pepper: bytes, settings: SessionSettings) -> None:
+    def __init__(
+        self,
+        stored: StoredSessions,
+        trust: SignInSources,
+        directory: Directory,
+        pepper: bytes,
+        settings: SessionSettings,
+    ) -> None:
+        self._directory = directory
         self._stored = stored
         self._trust = trust
         self._pepper = pepper
@@ -80,7 +89,7 @@ class Sessions:
         self._known.clear()
         self._generation += 1
 
-    async def open(self, trusted: Trusted, holder: Holder, *, sign_in: str, user_agent: str) -> str:
+    async def open(self, trusted: Source, holder: Holder, *, sign_in: str, user_agent: str) -> str:
         """Begin a session; return what proves it.
 
         Args:
@@ -126,6 +135,9 @@ class Sessions:
         stored = await self._stored.find(digest)
         if stored is None or not await self._is_alive(stored):
             return None
+        standing = await self._directory.standing(stored.tenant, stored.subject)
+        if standing is not None and not standing.is_active:
+            return None
         if stored.seen_at < moments.after(-REMEMBERED_SECONDS):
             await self._stored.seen(digest)
         session = OpenSession(
@@ -135,7 +147,7 @@ class Sessions:
             actor=Actor(
                 id=f"user:{stored.connection}:{stored.subject}",
                 tenant=stored.tenant,
-                roles=frozenset(stored.roles),
+                roles=frozenset(stored.roles) | (standing.roles if standing else frozenset()),
                 scopes=frozenset(stored.scopes),
                 kind="user",
             ),
