@@ -114,7 +114,7 @@ class Person:
 
     async def is_nobody(self) -> bool:
         """Whether nobody is signed in: no session was made, and the browser has none."""
-        found, _ = await self.layer.browser.sessions.list("acme", subject=None, cursor=None, limit=10)
+        found, _ = await self.layer.people.browser.sessions.list("acme", subject=None, cursor=None, limit=10)
         return found == [] and (await self.browser.get("/me")).status_code == 401
 
 

@@ -116,11 +116,12 @@ class ProviderCatalog:
     def embedded(self, domain: str) -> ProviderManifest | None:
         """The provider of ``domain`` that works without configuration, if there is one.
 
-        The first known wins (built in, then installed, then dropped in), so that adding a provider
+        Of several, the one that says so in its manifest; else the first known wins (built in, then installed, then dropped in), so that adding a provider
         never moves a tenant's data to it.
         """
         found = (item for item in self.providers.values() if item.domain == domain and self._is_whole(item))
-        return next((item for item in found if not item.needs_configuration), None)
+        able = [item for item in found if not item.needs_configuration]
+        return next((item for item in able if item.default), next(iter(able), None))
 
     def _is_whole(self, manifest: ProviderManifest) -> bool:
         """Whether all processes see the same data in it."""

@@ -24,6 +24,8 @@ class ProviderManifest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     homepage: str | None = None
     extra: str | None = None
     embedded: bool = False
+    default: bool = False
+    """Serves its domain where a tenant has configured nothing."""
     scope: Literal["process", "host", "shared"] = "shared"
     authentication: list[dict[str, Any]] = []
     limits: dict[str, float] = {}
