@@ -40,7 +40,7 @@ class ControlPlane:
         self.journal = GroupCommitJournal(database)
         self.outbox = Outbox(database)
         self.audit = AuditRecords(database)
-        self.secrets = SecretRows(database)
+        self.secrets = SecretRows(database, self.revisions)
         self.reminders = StoredReminders(database)
         self.routes = StoredRoutes(database, self.revisions)
         self.operations = StoredOperations(database)

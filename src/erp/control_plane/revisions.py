@@ -28,6 +28,7 @@ class Topic(StrEnum):
     CATALOG = "catalog"
     """Providers, which every process reads for itself."""
     POLICIES = "policies"
+    SECRETS = "secrets"
     OUTBOX = "outbox"
     """Never counted: its row is the lock under which due events are claimed."""
 
