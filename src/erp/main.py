@@ -166,6 +166,7 @@ class Layer:
             links=self.links,
             reminders=control.reminders,
         )
+        self.pool.secrets.connections = control.connections
         self.hot_swap = HotSwap(self.catalog, self.pool)
         self.plans = PlanBook(self.catalog, self.pool, control.connections)
         self.calls = self._pipeline()

@@ -59,6 +59,12 @@ def _pairs() -> list[Any]:
     ]
 
 
+@pytest.fixture(autouse=True)
+def _servers_may_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are on this machine, where no tenant's connection leads otherwise."""
+    monkeypatch.setenv("ERP_EGRESS_ALLOW", "127.0.0.0/8")
+
+
 @pytest.mark.live
 @pytest.mark.parametrize(("ref", "case"), _pairs())
 def test_a_provider_keeps_the_contract_on_a_live_server(ref: str, case: Case) -> None:
@@ -69,7 +75,8 @@ def test_a_provider_keeps_the_contract_on_a_live_server(ref: str, case: Case) ->
 @pytest.mark.parametrize("ref", LIVE)
 def test_the_ledger_of_proof_says_what_the_suite_proves_on_a_live_server(ref: str) -> None:
     ran = suite(ref)
-    now = proven(ran.report(), ran.manifest, reached(ran.manifest, {}))
+    level = getattr(LIVE[ref], "LEVEL", reached(ran.manifest, {}))
+    now = proven(ran.report(), ran.manifest, level)
 
     assert json.loads(LEDGER.read_text()).get(ref, {}) == now, f"run `erp provider certify {ref} --record`"
 
