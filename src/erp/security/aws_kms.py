@@ -6,6 +6,7 @@ Source: https://docs.aws.amazon.com/kms/latest/APIReference/API_Encrypt.html and
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl
@@ -131,6 +132,9 @@ def _library() -> tuple[Any, Any]:
     except ImportError as error:
         message = "A key of AWS KMS needs the extra aws: pip install 'erp-provider-layer[aws]'"
         raise ProviderError(ErrorCode.FAILED_PRECONDITION, message) from error
+    # At the level debug it logs requests and answers whole, with data keys in them.
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+    logging.getLogger("aiobotocore").setLevel(logging.WARNING)
     retries = {"total_max_attempts": 2, "mode": "standard"}
     return get_session(), AioConfig(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS, retries=retries)
 

@@ -238,6 +238,12 @@ async def test_namespaces_folders_and_fields_keep_secrets_apart(
     assert (await refused((await opened(root="")).get(GetRequest(path="db"), ctx))).code == "failed_precondition"
 
 
+async def test_an_engine_that_is_not_there_is_no_missing_secret(opened: Any, ctx: CallContext) -> None:
+    provider = await opened(engine="other")
+    for work in (provider.get(GetRequest(path="a"), ctx), provider.list(ListRequest(), ctx)):
+        assert (await refused(work)).code == "failed_precondition"
+
+
 async def test_a_path_that_the_server_cannot_keep_is_refused(opened: Any, ctx: CallContext) -> None:
     error = await refused((await opened()).put(PutRequest(path="a.", value="v"), ctx))
     assert (error.code, error.errors[0].pointer) == ("invalid_argument", "/path")

@@ -5,6 +5,7 @@ Source: https://docs.aws.amazon.com/secretsmanager/latest/apireference/ (actions
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -90,6 +91,8 @@ class SecretsManager:
         from botocore.auth import SigV4Auth
         from botocore.credentials import Credentials
 
+        # At the level debug it logs what it signs, with the session token.
+        logging.getLogger("botocore").setLevel(logging.WARNING)
         self._url = (
             str(config.get("endpoint") or f"https://{SERVICE}.{config['region']}.amazonaws.com").rstrip("/") + "/"
         )

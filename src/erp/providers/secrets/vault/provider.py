@@ -215,7 +215,7 @@ class VaultSecrets:
             token = await login.token()
             seconds = context.deadline - time.monotonic() - _MARGIN_SECONDS
             reply = await server.ask(method, f"{self._engine}/{path}", body, token=token, query=query, seconds=seconds)
-            if reply.is_ok or reply.status == _NOT_FOUND:
+            if reply.is_ok or reply.is_absent:
                 return reply
             if reply.status != _FORBIDDEN or not await login.is_refused(token):
                 raise failure(reply)

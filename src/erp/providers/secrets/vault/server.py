@@ -31,13 +31,14 @@ MEANING: ErrorTable = {
     AnswerTimedOutError: ErrorCode.TIMEOUT,
 }
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
-_OK, _NO_CONTENT, _REDIRECT = 200, 204, 307
+_OK, _NO_CONTENT, _REDIRECT, _NOT_FOUND = 200, 204, 307, 404
 _RETRY_SECONDS = 5.0
+NO_ENGINE = "no handler for route"
 _STANDBY = "This node is a standby that does not answer; name the active one or a load balancer."
 _STATUSES = {
     400: (ErrorCode.FAILED_PRECONDITION, "The server does not accept the request; is the engine of version 2?"),
     403: (ErrorCode.PERMISSION_DENIED, "The server's policies do not let this token do that."),
-    404: (ErrorCode.FAILED_PRECONDITION, "There is no key-value engine, version 2, at this mount."),
+    404: (ErrorCode.FAILED_PRECONDITION, "The server knows no such path."),
     # Vault Enterprise: the node has not seen an earlier write yet.
     412: (ErrorCode.UNAVAILABLE, "The node has not caught up with the cluster yet."),
     413: (ErrorCode.INVALID_ARGUMENT, "The value is longer than the server takes."),
@@ -47,6 +48,7 @@ _STATUSES = {
     503: (ErrorCode.UNAVAILABLE, "The server is sealed or has no active node. Ask its operators to unseal it."),
 }
 _TEXTS = {
+    NO_ENGINE: (ErrorCode.FAILED_PRECONDITION, "There is no key-value engine, version 2, at this mount."),
     "check-and-set parameter": (ErrorCode.CONFLICT, "The secret was changed meanwhile."),
     "Upgrading from non-versioned": (ErrorCode.UNAVAILABLE, "The engine is just being made; try again in a moment."),
 }
@@ -60,6 +62,11 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     document: dict[str, Any]
     errors: list[str]
     headers: Mapping[str, str]
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether there is no such thing; an engine that is missing is another matter."""
+        return self.status == _NOT_FOUND and not any(NO_ENGINE in text for text in self.errors)
 
     @property
     def is_ok(self) -> bool:
