@@ -49,7 +49,7 @@ def test_a_script_prints_its_usage_when_asked(name: str) -> None:
         (["lock", "yesterday"], "is not a day such as 2026-01-31"),
         (
             ["services", "up", "/tmp/none", "oracle"],
-            "there is no service 'oracle'; there are: memcached nats postgres redis",
+            "there is no service 'oracle'; there are: aws_moto memcached nats postgres redis softhsm vault_double",
         ),
         (["services", "restart"], "Usage: scripts/services up DIRECTORY [NAME...] | down DIRECTORY"),
     ],

@@ -142,6 +142,26 @@ def files(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield str(path.relative_to(folder)), path.read_bytes()
 
 
+def stored(server: Server, marks: Marks) -> list[bytes]:
+    """Store secrets, ask for one back, and get a token; return the answers that must not show any."""
+    answers: list[bytes] = []
+    with server.client("admin") as admin:
+        for action in ("put", "rotate"):
+            body = {"params": {"path": "canary", "value": marks.new(f"secrets/local {action}")}}
+            kept = admin.post(f"/providers/secrets/local/{action}", json=body)
+            assert kept.status_code == 200, kept.text
+            answers.append(kept.content)
+        got = admin.post("/providers/secrets/local/get", json={"params": {"path": "canary"}})
+        assert got.status_code in {403, 404}
+        answers.append(got.content)
+        token = admin.post(
+            "/providers/auth/local/exchange", json={"params": {"subject_token": server.keys["developer"]}}
+        )
+        if token.status_code == 200:
+            marks.planted[token.json()["data"]["access_token"]] = "an access token"
+    return answers
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_no_secret_comes_out_anywhere(
@@ -166,20 +186,7 @@ def test_no_secret_comes_out_anywhere(
     planted = [one for one in CATALOG.providers.values() if one.secret_fields]
     for manifest in planted:
         answers += drive(server, manifest, marks)
-    with server.client("admin") as admin:
-        for action in ("put", "rotate"):
-            body = {"params": {"path": "canary", "value": marks.new(f"secrets/local {action}")}}
-            stored = admin.post(f"/providers/secrets/local/{action}", json=body)
-            assert stored.status_code == 200, stored.text
-            answers.append(stored.content)
-        got = admin.post("/providers/secrets/local/get", json={"params": {"path": "canary"}})
-        assert got.status_code in {403, 404}
-        answers.append(got.content)
-        token = admin.post(
-            "/providers/auth/local/exchange", json={"params": {"subject_token": server.keys["developer"]}}
-        )
-        if token.status_code == 200:
-            marks.planted[token.json()["data"]["access_token"]] = "an access token"
+    answers += stored(server, marks)
     answers += pages(server)
     server.signal(15)
     server.ended()

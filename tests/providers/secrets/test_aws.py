@@ -11,8 +11,8 @@ from moto.server import ThreadedMotoServer
 
 from erp.contracts.models.secrets import DeleteRequest, GetRequest, ListVersionsRequest, PutRequest, RotateRequest
 from erp.errors import ProviderError
-from erp.providers.secrets.aws.manager import RefusedError
 from erp.providers.secrets.aws.provider import AwsSecrets
+from erp.providers.secrets.aws.service import RefusedError
 from erp.runtime.catalog import ProviderCatalog
 from erp.runtime.spi import CallContext, OpenContext
 

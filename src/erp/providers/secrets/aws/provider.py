@@ -30,7 +30,7 @@ from erp.contracts.models.secrets import (
     RotateResult,
     VersionFacts,
 )
-from erp.providers.secrets.aws.manager import MEANING, RefusedError, SecretsManager
+from erp.providers.secrets.aws.service import MEANING, RefusedError, SecretsService
 from erp.runtime.spi import (
     UNSET,
     CallContext,
@@ -63,32 +63,32 @@ class AwsSecrets:
         self._config = config
         self._connection = context.connection
         self._folder = "/".join((config["namespace"], _safe(context.tenant), _safe(context.connection), ""))
-        self._manager: SecretsManager | None = None
+        self._service: SecretsService | None = None
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def open(self) -> None:
         """See that the service accepts the access key."""
         try:
-            manager = SecretsManager(self._config)
+            service = SecretsService(self._config)
         except (EgressRefusedError, ValueError) as error:
             raise ProviderError(ErrorCode.FAILED_PRECONDITION, str(error)) from error
         try:
-            await self._reached(manager)
+            await self._reached(service)
         except BaseException:
-            await manager.close()
+            await service.close()
             raise
-        self._manager = manager
+        self._service = service
 
     async def close(self) -> None:
         """Close all connections; safe twice, and without ``open``."""
-        manager, self._manager = self._manager, None
-        if manager is not None:
-            await manager.close()
+        service, self._service = self._service, None
+        if service is not None:
+            await service.close()
 
-    async def _reached(self, manager: SecretsManager) -> None:
+    async def _reached(self, service: SecretsService) -> None:
         """Ask for a secret that is not there: only who is known, and may ask, is told so."""
         try:
-            await manager.ask(
+            await service.ask(
                 "DescribeSecret", {"SecretId": f"{self._folder}_"}, seconds=self._config["timeout_seconds"]
             )
         except RefusedError as error:
@@ -109,10 +109,10 @@ class AwsSecrets:
         )
 
     @property
-    def _ready(self) -> SecretsManager:
-        if self._manager is None:
+    def _ready(self) -> SecretsService:
+        if self._service is None:
             raise ProviderError(ErrorCode.UNAVAILABLE, "The provider is not open.", retry_after_seconds=1.0)
-        return self._manager
+        return self._service
 
     async def put(self, request: PutRequest, context: CallContext) -> PutResult:
         async with self._turn(request.path):

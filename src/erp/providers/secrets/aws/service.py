@@ -84,7 +84,7 @@ class RefusedError(Exception):
         return ProviderError(code, f"{_WORDS[code]} ({self.kind})", detail=detail, retry_after_seconds=wait)
 
 
-class SecretsManager:
+class SecretsService:
     """One region of one account."""
 
     def __init__(self, config: Config) -> None:
@@ -104,7 +104,7 @@ class SecretsManager:
         self._http.check_url(self._url)
 
     def __repr__(self) -> str:
-        return f"SecretsManager({self._url!r})"
+        return f"SecretsService({self._url!r})"
 
     async def close(self) -> None:
         """Close all connections."""
