@@ -23,7 +23,7 @@ from erp.runtime.conformance.samples import sample
 from erp.runtime.manifest import ProviderManifest
 
 CATALOG = ProviderCatalog.load()
-PLAIN = (
+PLAIN: tuple[Any, ...] = (
     "http://127.0.0.1:1", "a", "aaa", "aa-bb", "eu-west-1", "127.0.0.1", "a@b.example", "a/b", "{}", 1, True, [], {},
 )  # fmt: skip
 SHAPES = (
