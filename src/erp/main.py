@@ -56,6 +56,7 @@ from erp.runtime.service_calls import service_context
 from erp.security.audit_keeper import AuditKeeper
 from erp.security.certificates import CertificateIdentity
 from erp.security.identity import KeyIdentity
+from erp.security.key_url import open_keyring
 from erp.security.keyring import Keyring
 from erp.security.links import SealedLinks
 from erp.security.platform_identity import PlatformIdentity
@@ -138,12 +139,16 @@ async def open_control_plane(settings: Settings) -> tuple[ControlPlane, Keyring]
     """
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        keyring = Keyring.open(settings.data_dir)
+        keyring = await open_keyring(settings.data_dir)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         message = f"The data directory {settings.data_dir} cannot be used: {reason}. Choose another with --data-dir."
         raise ProviderError(ErrorCode.FAILED_PRECONDITION, message) from error
-    control = await ControlPlane.open(settings.data_dir, settings.database_url, pepper=keyring.pepper)
+    try:
+        control = await ControlPlane.open(settings.data_dir, settings.database_url, pepper=keyring.pepper)
+    except BaseException:
+        await keyring.close()
+        raise
     return control, keyring
 
 
@@ -156,6 +161,7 @@ class Layer:
         self.metrics = CallMetrics()
         self.log = CallLog(enabled=settings.log_level in {"debug", "info"})
         self.spans = Spans.from_environment()
+        self.keyring = keyring
         self.vault = EnvelopeVault(control.secrets, keyring)
         self.links = SealedLinks(keyring.pepper, (settings.public_url or DEFAULT_URL).rstrip("/"))
         self.policy: DecisionPoint = decision_point(settings.policy, control)
@@ -174,6 +180,7 @@ class Layer:
             reminders=control.reminders,
         )
         self.people = self._people(keyring)
+        self.pool.secrets.connections = control.connections
         self.hot_swap = HotSwap(self.catalog, self.pool)
         self.plans = PlanBook(self.catalog, self.pool, control.connections)
         self.calls = self._pipeline()
@@ -259,6 +266,7 @@ class Layer:
         await self.pool.close()
         await self.policy.close()
         await self.control.close()
+        await self.keyring.close()
         self.log.flush()
         self.spans.close()
 

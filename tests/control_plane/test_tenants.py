@@ -70,7 +70,7 @@ async def test_a_removed_tenant_leaves_nothing_but_its_audit_records(control: Co
     _, text = await control.api_keys.create("acme", role="admin")
     await control.quotas.set("acme", "day", 5)
     await control.quotas.reserve("acme")
-    await control.secrets.add("acme", "a", lambda _: ("kek", b"sealed"))
+    await control.secrets.add("acme", "a", 1, "kek", b"sealed")
     claim = make.claim()
     await control.journal.claim(claim)
     await control.journal.complete(Completion(audit=make.audit(), events=[make.event()], claim=claim, status=200))

@@ -265,9 +265,9 @@ async def test_a_deactivated_person_is_refused_within_a_second_in_other_processe
     holder = Holder(subject="ext-ada", roles=["developer"], scopes=[], expires_at=0.0, audience=[], claims={})
     secret = await site.layer.people.browser.sessions.open(source, holder, sign_in="s", user_agent="test")
     async with running(site.layer.settings) as other:
-        assert await other.browser.sessions.find(secret) is not None
+        assert await other.people.browser.sessions.find(secret) is not None
         operation = {"op": "replace", "path": "active", "value": False}
         assert (await _patch(admin, f"/scim/v2/Users/{ada['id']}", operation)).status_code == 200
         assert await site.layer.people.browser.sessions.find(secret) is None
         await asyncio.sleep(1.0)  # what is promised
-        assert await other.browser.sessions.find(secret) is None
+        assert await other.people.browser.sessions.find(secret) is None

@@ -38,6 +38,7 @@ async def _rotate(settings: Settings, *, make_new: bool, forget_old: bool) -> No
             typer.echo(f"{keyring.forget_old_keks()} older keys are forgotten")
     finally:
         await control.close()
+        await keyring.close()
 
 
 async def _wrap_all(vault: EnvelopeVault) -> int:

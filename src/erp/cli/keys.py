@@ -87,7 +87,7 @@ def rotate_kek(
 ) -> None:
     """Make a new key-encryption key and wrap the data keys of all secrets with it; no secret is opened.
 
-    Can be interrupted: --resume goes on. With ERP_KEK set, put the new key first in it and use --resume.
+    Can be interrupted: --resume goes on. With ERP_KEK or ERP_KEK_URL set, put the new key first in it and use --resume.
 
     Example: erp keys rotate-kek --data-dir ./data
     """

@@ -49,11 +49,12 @@ def with_control_plane(data_dir: Path | None, work: Callable[[ControlPlane], Awa
     settings = Settings(data_dir=data_dir.absolute()) if data_dir else Settings()
 
     async def session() -> Result:
-        control, _ = await open_control_plane(settings)
+        control, keyring = await open_control_plane(settings)
         try:
             return await work(control)
         finally:
             await control.close()
+            await keyring.close()
 
     with failures_explained():
         return asyncio.run(session())

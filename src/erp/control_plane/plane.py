@@ -61,7 +61,7 @@ class ControlPlane:
         self.audit_proofs = AuditProofs(database)
         self.checkpoints = StoredCheckpoints(database)
         self.retention = AuditRetention(database)
-        self.secrets = SecretRows(database)
+        self.secrets = SecretRows(database, self.revisions)
         self.reminders = StoredReminders(database)
         self.routes = StoredRoutes(database, self.revisions)
         self.operations = StoredOperations(database)

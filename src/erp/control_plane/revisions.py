@@ -32,6 +32,7 @@ class Topic(StrEnum):
     """Sessions that were ended, and tokens that were revoked."""
     BREAK_GLASS = "break_glass"
     """Elevations that begin or end."""
+    SECRETS = "secrets"
     OUTBOX = "outbox"
     """Never counted: its row is the lock under which due events are claimed."""
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
 from erp.control_plane import moments
-from erp.control_plane.database import Database
+from erp.control_plane.database import Database, Work
+from erp.control_plane.remembered import Remembered
+from erp.control_plane.revisions import Revisions, Topic, counted
 from erp.control_plane.tables import secrets, tenants
 from erp.control_plane.tenants import require
 
-Seal = Callable[[int], tuple[str, bytes]]
-"""Version -> (id of the key-encryption key, envelope)."""
-
-
-Rewrap = Callable[[str, str, int, str, bytes], tuple[str, bytes]]
-"""Tenant, path, version, id of the key and envelope -> id of the new key and envelope."""
+REMEMBERED = 1_000
+"""Rows of up to 64 KiB."""
 
 
 class SecretRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,27 +29,59 @@ class SecretRow(msgspec.Struct, frozen=True, kw_only=True):
     envelope: bytes | None
 
 
+class WrappedRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An envelope with its place and the key that wraps it."""
+
+    tenant: str
+    path: str
+    version: int
+    key_id: str
+    envelope: bytes
+
+
 class SecretRows:
     """Versions of secrets by tenant and path."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, revisions: Revisions) -> None:
         self._database = database
+        self._revisions = revisions
+        self._remembered: Remembered[tuple[str, str, int], SecretRow | None] = Remembered(
+            revisions, Topic.SECRETS, capacity=REMEMBERED
+        )
 
-    async def add(self, tenant: str, path: str, seal: Seal) -> int:
-        """Store a new version, sealed for its number, and return the number.
+    async def next_version(self, tenant: str, path: str) -> int:
+        """Return the number that the next version of a secret gets."""
+        return await self._database.run(partial(_next_version, tenant, path))
+
+    async def add(self, tenant: str, path: str, version: int, key_id: str, envelope: bytes) -> bool:
+        """Store a new version; False when another one has taken its number meanwhile.
 
         Raises:
             ProviderError: ``not_found`` when the tenant does not exist.
         """
-        return await self._database.transact(partial(_add, tenant, path, seal))
+        row = {"tenant": tenant, "path": path, "version": version, "key_id": key_id, "envelope": envelope}
+        return await self._changed(partial(_add, row))
 
     async def find(self, tenant: str, path: str, version: int | None) -> SecretRow | None:
-        """Return a version, or the newest one; None when there is none or it is destroyed."""
+        """Return a version, or the newest one; None when there is none or it is destroyed.
+
+        The newest one is always asked for; a numbered one is remembered, and forgotten when any secret changes.
+        """
+        if version is None:
+            return await self._read(tenant, path, None)
+        return await self._remembered.get((tenant, path, version), lambda: self._read(tenant, path, version))
+
+    async def _read(self, tenant: str, path: str, version: int | None) -> SecretRow | None:
         statement = _rows(tenant, path).where(secrets.c.envelope.is_not(None)).limit(1)
         if version is not None:
             statement = statement.where(secrets.c.version == version)
         row = await self._database.run(lambda connection: connection.execute(statement).first())
         return None if row is None else _row(row)
+
+    async def _changed(self, work: Work[bool]) -> bool:
+        has_changed = await self._database.transact(counted(work, Topic.SECRETS))
+        self._revisions.announce(Topic.SECRETS)
+        return has_changed
 
     async def versions(self, tenant: str, path: str) -> list[SecretRow]:
         """Return all versions, newest first, destroyed ones too."""
@@ -74,9 +105,18 @@ class SecretRows:
         count = sa.select(sa.func.count()).select_from(secrets).where(_wrapped_otherwise(key_id))
         return await self._database.run(lambda connection: connection.execute(count).scalar_one())
 
-    async def rewrap(self, key_id: str, rewrap: Rewrap, *, limit: int) -> int:
-        """Replace up to ``limit`` envelopes that another key wraps, all or none; return how many."""
-        return await self._database.transact(partial(_rewrap, key_id, rewrap, limit))
+    async def wrapped_otherwise(self, key_id: str, *, limit: int) -> list[WrappedRow]:
+        """Return up to ``limit`` envelopes that another key than ``key_id`` wraps."""
+        statement = sa.select(secrets).where(_wrapped_otherwise(key_id)).limit(limit)
+        rows = await self._database.run(lambda connection: connection.execute(statement).all())
+        return [
+            WrappedRow(tenant=row.tenant, path=row.path, version=row.version, key_id=row.key_id, envelope=row.envelope)
+            for row in rows
+        ]
+
+    async def replace(self, changes: Sequence[tuple[WrappedRow, str, bytes]]) -> None:
+        """Give rows another key and envelope, all or none; one that was destroyed or replaced meanwhile stays."""
+        await self._changed(partial(_replace, changes))
 
     async def destroy(self, tenant: str, path: str, version: int | None = None) -> bool:
         """Destroy one version or all, beyond repair; their numbers are never used again. False: there was nothing."""
@@ -84,7 +124,7 @@ class SecretRows:
         if version is not None:
             these.append(secrets.c.version == version)
         statement = sa.update(secrets).where(*these).values(envelope=None, key_id=None)
-        return await self._database.transact(lambda connection: connection.execute(statement).rowcount > 0)
+        return await self._changed(lambda connection: connection.execute(statement).rowcount > 0)
 
 
 def _rows(tenant: str, path: str) -> sa.Select[int, int, str, bytes]:
@@ -97,31 +137,31 @@ def _wrapped_otherwise(key_id: str) -> sa.ColumnElement[bool]:
     return sa.and_(secrets.c.envelope.is_not(None), secrets.c.key_id != key_id)
 
 
-def _rewrap(key_id: str, rewrap: Rewrap, limit: int, connection: sa.Connection) -> int:
+def _replace(changes: Sequence[tuple[WrappedRow, str, bytes]], connection: sa.Connection) -> bool:
     table = secrets.c
-    rows = connection.execute(sa.select(secrets).where(_wrapped_otherwise(key_id)).limit(limit)).all()
-    for row in rows:
-        new_id, envelope = rewrap(row.tenant, row.path, row.version, row.key_id, row.envelope)
-        # One that was destroyed or wrapped anew meanwhile stays as it is.
+    for row, key_id, envelope in changes:
         same = (table.tenant == row.tenant, table.path == row.path, table.version == row.version)
         connection.execute(
-            sa.update(secrets).where(*same, table.key_id == row.key_id).values(key_id=new_id, envelope=envelope)
+            sa.update(secrets).where(*same, table.key_id == row.key_id).values(key_id=key_id, envelope=envelope)
         )
-    return len(rows)
+    return True
 
 
 def _row(row: sa.Row[int, int, str, bytes]) -> SecretRow:
     return SecretRow(version=row[0], created_at=row[1], key_id=row[2], envelope=row[3])
 
 
-def _add(tenant: str, path: str, seal: Seal, connection: sa.Connection) -> int:
-    require(connection, tenant)
-    # Two processes that add a version of one secret number them one after the other.
-    connection.execute(sa.select(tenants.c.id).where(tenants.c.id == tenant).with_for_update())
+def _next_version(tenant: str, path: str, connection: sa.Connection) -> int:
     table = secrets.c
     newest = sa.select(sa.func.max(table.version)).where(table.tenant == tenant, table.path == path)
-    version = (connection.execute(newest).scalar() or 0) + 1
-    key_id, envelope = seal(version)
-    row = {"tenant": tenant, "path": path, "version": version, "created_at": moments.now()}
-    connection.execute(sa.insert(secrets).values({**row, "key_id": key_id, "envelope": envelope}))
-    return version
+    return (connection.execute(newest).scalar() or 0) + 1
+
+
+def _add(row: Mapping[str, Any], connection: sa.Connection) -> bool:
+    require(connection, row["tenant"])
+    # Two processes that add a version of one secret number them one after the other.
+    connection.execute(sa.select(tenants.c.id).where(tenants.c.id == row["tenant"]).with_for_update())
+    if _next_version(row["tenant"], row["path"], connection) != row["version"]:
+        return False
+    connection.execute(sa.insert(secrets).values({**row, "created_at": moments.now()}))
+    return True

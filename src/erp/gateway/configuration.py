@@ -79,7 +79,7 @@ class Configuration:
         tenant = await tenant_of(visit, self._control.tenants)
         name = body.get("connection", visit.inbound.connection or "default")
         config, secrets = split_secrets(manifest, body.get("config", {}))
-        plain = await self._plain(tenant, secrets)
+        plain = await self._plain(tenant, manifest.domain, secrets)
         self._check(manifest, {**body, "config": {**body.get("config", {}), **plain}})
         candidate = Connection(
             tenant=tenant,
@@ -173,7 +173,7 @@ class Configuration:
             message = f"The configuration of {manifest.ref} has {len(wrong)} error{'s' * (len(wrong) > 1)}."
             raise ProviderError(ErrorCode.INVALID_ARGUMENT, message, errors=wrong)
 
-    async def _plain(self, tenant: str, secrets: Mapping[str, str]) -> dict[str, str]:
+    async def _plain(self, tenant: str, domain: str, secrets: Mapping[str, str]) -> dict[str, str]:
         """Return what the references among ``secrets`` stand for: the schema is about values."""
         found: dict[str, str] = {}
         wrong = []
@@ -182,7 +182,8 @@ class Configuration:
                 continue
             path, _, version = value.removeprefix(SECRET_SCHEME).partition("#")
             try:
-                found[name] = await self._vault.get(tenant, path, int(version) if version else None)
+                number = int(version) if version else None
+                found[name] = await self._pool.secrets.read(tenant, path, number, domain=domain)
             except ProviderError as error:
                 if error.code is not ErrorCode.NOT_FOUND:
                     raise

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
 from erp.runtime import loader
+from erp.runtime.secret_references import SecretReferences
 from erp.runtime.spi import Health, OpenContext
 from erp.runtime.translation import is_cancelled, translated
 
@@ -111,6 +112,7 @@ class ProviderPool:
         self.load = load
         """Finds the class of a provider."""
         self._reminders = reminders
+        self.secrets = SecretReferences(vault, self)
         self._open: dict[Key, OpenProvider] = {}
         self._flights: dict[Key, _Flight] = {}
         self._opening: set[asyncio.Task[OpenProvider]] = set()
@@ -207,7 +209,8 @@ class ProviderPool:
         config = {**manifest.defaults, **connection.config}
         for name, reference in connection.secrets.items():
             path, _, version = reference.removeprefix(SECRET_SCHEME).partition("#")
-            config[name] = await self._vault.get(connection.tenant, path, int(version) if version else None)
+            number = int(version) if version else None
+            config[name] = await self.secrets.read(connection.tenant, path, number, domain=connection.domain)
         return config
 
     def place(self, connection: Connection) -> OpenContext:

@@ -1,40 +1,45 @@
-"""AES-256-GCM envelopes: a fresh data key encrypts the value, the key-encryption key wraps the data key.
+"""AES-256-GCM envelopes: a fresh data key encrypts the value, a wrapping key wraps the data key.
 
-Layout: version byte, nonce and wrapped data key (12 + 48 bytes), nonce and ciphertext (12 + n + 16).
+Layout 1: version byte, wrapped data key (60 bytes), nonce and ciphertext (12 + n + 16).
+Layout 2: version byte, length of the wrapped data key (2 bytes), wrapped data key, nonce and ciphertext.
+
 Both layers are bound to tenant, path and version: an envelope moved to another place does not open. The outer one
-is bound to the id of the key too; the inner one is not, so that a data key can be wrapped anew without touching the value.
+is bound to the wrapping key too; the inner one is not, so that a data key can be wrapped anew without touching the value.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from erp.contracts.models.errors import ErrorCode
-from erp.errors import ProviderError
 from erp.security.keyring import Keyring
+from erp.security.wrapping import NONCE_BYTES, Place, damaged
 
-FORMAT = b"\x01"
+SHORT = b"\x01"
+LONG = b"\x02"
 DATA_KEY_BITS = 256
-NONCE_BYTES = 12
-WRAPPED_BYTES = 48
-_VALUE_AT = 1 + NONCE_BYTES + WRAPPED_BYTES
+SHORT_BYTES = 60
+"""What a key in memory or in a hardware module makes of a data key: nonce, key, tag."""
+LENGTH_BYTES = 2
 
 
-def seal(keyring: Keyring, value: bytes, *, tenant: str, path: str, version: int) -> tuple[str, bytes]:
-    """Return the id of the key that wraps, and the envelope."""
-    key_id = keyring.current_kek_id
-    place = _place(tenant, path, str(version))
+async def seal(keyring: Keyring, value: bytes, *, tenant: str, path: str, version: int) -> tuple[str, bytes]:
+    """Return the id of the key that wraps, and the envelope.
+
+    Raises:
+        ProviderError: ``unavailable`` or ``failed_precondition`` when the present key cannot be used.
+    """
+    place = Place(tenant, path, version)
+    key = keyring.current
     data_key = AESGCM.generate_key(DATA_KEY_BITS)
-    value_nonce = os.urandom(NONCE_BYTES)
-    ciphertext = AESGCM(data_key).encrypt(value_nonce, value, place)
-    return key_id, b"".join((FORMAT, _wrapped(keyring, key_id, data_key, place), value_nonce, ciphertext))
+    nonce = os.urandom(NONCE_BYTES)
+    ciphertext = AESGCM(data_key).encrypt(nonce, value, place.encoded())
+    return key.id, _joined(await key.wrap(data_key, place), nonce + ciphertext)
 
 
-def rewrap(
+async def rewrap(
     keyring: Keyring, key_id: str, envelope: bytes, *, tenant: str, path: str, version: int
 ) -> tuple[str, bytes]:
     """Return the id of the present key, and the envelope with its data key wrapped by that; the value stays sealed.
@@ -42,50 +47,40 @@ def rewrap(
     Raises:
         ProviderError: as ``unseal``.
     """
-    place = _place(tenant, path, str(version))
-    data_key = _opening(lambda: _data_key(keyring.kek(key_id), key_id, envelope, place), tenant, path, version)
-    current = keyring.current_kek_id
-    return current, FORMAT + _wrapped(keyring, current, data_key, place) + envelope[_VALUE_AT:]
+    place = Place(tenant, path, version)
+    wrapped, sealed = _parted(envelope, place)
+    current = keyring.current
+    data_key = await keyring.key(key_id).unwrap(wrapped, place)
+    return current.id, _joined(await current.wrap(data_key, place), sealed)
 
 
-def _wrapped(keyring: Keyring, key_id: str, data_key: bytes, place: bytes) -> bytes:
-    nonce = os.urandom(NONCE_BYTES)
-    return nonce + AESGCM(keyring.kek(key_id)).encrypt(nonce, data_key, _place(key_id) + place)
-
-
-def unseal(keyring: Keyring, key_id: str, envelope: bytes, *, tenant: str, path: str, version: int) -> bytes:
+async def unseal(keyring: Keyring, key_id: str, envelope: bytes, *, tenant: str, path: str, version: int) -> bytes:
     """Return the value in ``envelope``.
 
     Raises:
-        ProviderError: ``failed_precondition`` when the key is missing, ``internal`` when the
-            envelope was changed or belongs to another place.
+        ProviderError: ``failed_precondition`` when the key is missing or refuses, ``unavailable`` when it cannot be
+            reached, ``internal`` when the envelope was changed or belongs to another place.
     """
-    kek, place = keyring.kek(key_id), _place(tenant, path, str(version))
-
-    def value() -> bytes:
-        data_key = _data_key(kek, key_id, envelope, place)
-        nonce, ciphertext = envelope[_VALUE_AT : _VALUE_AT + NONCE_BYTES], envelope[_VALUE_AT + NONCE_BYTES :]
-        return AESGCM(data_key).decrypt(nonce, ciphertext, place)
-
-    return _opening(value, tenant, path, version)
-
-
-def _opening(work: Callable[[], bytes], tenant: str, path: str, version: int) -> bytes:
+    place = Place(tenant, path, version)
+    wrapped, sealed = _parted(envelope, place)
+    data_key = await keyring.data_key(key_id, wrapped, place)
     try:
-        return work()
+        return AESGCM(data_key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], place.encoded())
     except (InvalidTag, ValueError) as error:
-        message = "A stored secret is damaged or was moved; it cannot be opened."
-        raise ProviderError(ErrorCode.INTERNAL, message, detail=f"{tenant} {path} #{version}") from error
+        raise damaged(place) from error
 
 
-def _data_key(kek: bytes, key_id: str, envelope: bytes, place: bytes) -> bytes:
-    if envelope[:1] != FORMAT:
-        raise InvalidTag
-    nonce, wrapped = envelope[1 : 1 + NONCE_BYTES], envelope[1 + NONCE_BYTES : _VALUE_AT]
-    return AESGCM(kek).decrypt(nonce, wrapped, _place(key_id) + place)
+def _joined(wrapped: bytes, sealed: bytes) -> bytes:
+    if len(wrapped) == SHORT_BYTES:
+        return SHORT + wrapped + sealed
+    return LONG + len(wrapped).to_bytes(LENGTH_BYTES, "big") + wrapped + sealed
 
 
-def _place(*parts: str) -> bytes:
-    """Name a place unambiguously: every part is preceded by its length."""
-    encoded = (part.encode() for part in parts)
-    return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+def _parted(envelope: bytes, place: Place) -> tuple[bytes, bytes]:
+    """Return the wrapped data key, and what it sealed."""
+    layout = envelope[:1]
+    if layout not in {SHORT, LONG}:
+        raise damaged(place)
+    begins = 1 if layout == SHORT else 1 + LENGTH_BYTES
+    length = SHORT_BYTES if layout == SHORT else int.from_bytes(envelope[1:begins], "big")
+    return envelope[begins : begins + length], envelope[begins + length :]

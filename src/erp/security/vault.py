@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from weakref import WeakValueDictionary
 
 from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import moments
-from erp.control_plane.secrets import SecretRow, SecretRows
+from erp.control_plane.secrets import SecretRow, SecretRows, WrappedRow
 from erp.errors import FieldError, ProviderError
 from erp.runtime.ports import SecretVersion
 from erp.security import envelope
 from erp.security.keyring import Keyring
 
 MAX_PATH_LENGTH = 512
+MOST_TRIES = 20
+AT_ONCE = 16
+"""How many data keys are wrapped at the same time, which matters where the key is elsewhere."""
 
 
 class EnvelopeVault:
@@ -22,6 +27,7 @@ class EnvelopeVault:
     def __init__(self, rows: SecretRows, keyring: Keyring) -> None:
         self._rows = rows
         self._keyring = keyring
+        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self.on_put: Callable[[str, str], None] = lambda _tenant, _path: None
         """Called after a version was stored in this process."""
 
@@ -35,12 +41,32 @@ class EnvelopeVault:
         if not 0 < len(path) <= MAX_PATH_LENGTH or not path.isprintable():
             problem = FieldError("/path", f"Use 1 to {MAX_PATH_LENGTH} printable characters.")
             raise ProviderError(ErrorCode.INVALID_ARGUMENT, "The path of the secret is not valid.", errors=[problem])
-        version = await self._rows.add(tenant, path, partial(self._seal, tenant, path, value.encode()))
+        async with self._turn(tenant, path):
+            version = await self._add(tenant, path, value.encode())
         self.on_put(tenant, path)
         return version
 
-    def _seal(self, tenant: str, path: str, value: bytes, version: int) -> tuple[str, bytes]:
-        return envelope.seal(self._keyring, value, tenant=tenant, path=path, version=version)
+    async def _add(self, tenant: str, path: str, value: bytes) -> int:
+        """Seal for the next number, which another process may take first.
+
+        The key may be slow to reach, so that no transaction is held meanwhile.
+        """
+        for _ in range(MOST_TRIES):
+            version = await self._rows.next_version(tenant, path)
+            sealed = await envelope.seal(self._keyring, value, tenant=tenant, path=path, version=version)
+            if await self._rows.add(tenant, path, version, *sealed):
+                return version
+        message = "Many write this secret at the same time; nothing was stored."
+        raise ProviderError(ErrorCode.CONFLICT, message)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, tenant: str, path: str) -> AsyncIterator[None]:
+        """Let those who write one secret in this process take turns."""
+        lock = self._turns.get((tenant, path))
+        if lock is None:
+            lock = self._turns[tenant, path] = asyncio.Lock()
+        async with lock:
+            yield
 
     async def get(self, tenant: str, path: str, version: int | None = None) -> str:
         row = await self._rows.find(tenant, path, version)
@@ -48,7 +74,7 @@ class EnvelopeVault:
             wanted = "" if version is None else f" in version {version}"
             raise ProviderError(ErrorCode.NOT_FOUND, f"There is no secret {path[:MAX_PATH_LENGTH]!r}{wanted}.")
         place = {"tenant": tenant, "path": path}
-        value = envelope.unseal(self._keyring, row.key_id, row.envelope, version=row.version, **place)
+        value = await envelope.unseal(self._keyring, row.key_id, row.envelope, version=row.version, **place)
         return value.decode()
 
     async def count_to_rewrap(self) -> int:
@@ -56,11 +82,22 @@ class EnvelopeVault:
         return await self._rows.count_wrapped_otherwise(self._keyring.current_kek_id)
 
     async def rewrap(self, *, limit: int = 500) -> int:
-        """Wrap up to ``limit`` data keys by the present key-encryption key; no value is opened. Return how many."""
-        return await self._rows.rewrap(self._keyring.current_kek_id, self._rewrapped, limit=limit)
+        """Wrap up to ``limit`` data keys by the present key-encryption key; no value is opened. Return how many.
 
-    def _rewrapped(self, tenant: str, path: str, version: int, key_id: str, sealed: bytes) -> tuple[str, bytes]:
-        return envelope.rewrap(self._keyring, key_id, sealed, tenant=tenant, path=path, version=version)
+        Raises:
+            ProviderError: why a key cannot be used; nothing of this round was stored.
+        """
+        rows = await self._rows.wrapped_otherwise(self._keyring.current_kek_id, limit=limit)
+        changes: list[tuple[WrappedRow, str, bytes]] = []
+        for begin in range(0, len(rows), AT_ONCE):
+            changes += await asyncio.gather(*(self._rewrapped(row) for row in rows[begin : begin + AT_ONCE]))
+        if changes:
+            await self._rows.replace(changes)
+        return len(rows)
+
+    async def _rewrapped(self, row: WrappedRow) -> tuple[WrappedRow, str, bytes]:
+        place = {"tenant": row.tenant, "path": row.path}
+        return row, *await envelope.rewrap(self._keyring, row.key_id, row.envelope, version=row.version, **place)
 
     async def versions(self, tenant: str, path: str) -> list[SecretVersion]:
         rows = await self._rows.versions(tenant, path)
