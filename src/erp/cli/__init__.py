@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from erp import __version__
-from erp.cli import contracts, db, keys, models, policy, provider, providers, tenants
+from erp.cli import contracts, db, keys, models, policy, privacy, provider, providers, tenants
 from erp.cli.conformance import conformance
 from erp.cli.demo import demo
 from erp.cli.serve import serve
@@ -33,6 +33,7 @@ app.add_typer(contracts.app, name="contracts")
 app.add_typer(db.app, name="db")
 app.add_typer(models.app, name="models")
 app.add_typer(policy.app, name="policy")
+app.add_typer(privacy.app, name="privacy")
 app.add_typer(provider.app, name="provider")
 app.add_typer(providers.app, name="providers")
 
