@@ -15,6 +15,7 @@ from erp.control_plane.journal import GroupCommitJournal
 from erp.control_plane.operations import StoredOperations
 from erp.control_plane.outbox import Outbox
 from erp.control_plane.policies import StoredPolicies
+from erp.control_plane.privacy import StoredPrivacy
 from erp.control_plane.quotas import LeasedQuotas
 from erp.control_plane.rates import SharedRates
 from erp.control_plane.reminders import StoredReminders
@@ -45,6 +46,7 @@ class ControlPlane:
         self.routes = StoredRoutes(database, self.revisions)
         self.operations = StoredOperations(database)
         self.policies = StoredPolicies(database, self.revisions)
+        self.privacy = StoredPrivacy(database, self.revisions)
 
     @classmethod
     async def open(cls, data_dir: Path, database_url: str | None = None, *, pepper: bytes) -> ControlPlane:

@@ -59,6 +59,7 @@ connections = sa.Table(
     _text("policy"),
     _number("created_at"),
     _number("updated_at"),
+    _text("region", optional=True),
 )
 
 domain_defaults = sa.Table(
@@ -264,6 +265,10 @@ consents = sa.Table(
     _text("evidence"),
     _number("recorded_at"),
     _text("recorded_by"),
+)
+
+privacy_settings = sa.Table(
+    "privacy_settings", metadata, _owner(), _text("settings"), _number("revision"), _number("updated_at")
 )
 
 revisions = sa.Table(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from erp.gateway.links import LinkRoutes
     from erp.gateway.operations import OperationPages
     from erp.gateway.policies import AccessEvaluation, Permissions, Policies
+    from erp.gateway.privacy import PrivacyPages
     from erp.gateway.reloading import Reloading
     from erp.gateway.routing import Routing
     from erp.gateway.status import Status
@@ -77,6 +78,7 @@ class Parts:
     policies: Policies
     permissions: Permissions
     access: AccessEvaluation
+    privacy: PrivacyPages
     links: LinkRoutes
     status: Status
 
@@ -111,6 +113,7 @@ def pages(credentials: Credentials, parts: Parts, lifespan: Lifespan | None = No
         route("/operations/{operation}", operations.get),
         route("/operations/{operation}", operations.cancel, "DELETE"),
         *access_routes(route, parts),
+        *privacy_routes(route, parts.privacy),
         *administration_routes(route, parts.administration),
     ]
     handlers = {HTTPException: _http_problem, Exception: _crash}
@@ -147,6 +150,18 @@ def access_routes(route: Callable[..., Route], parts: Parts) -> list[Route]:
         route("/consents/{subject}/{purpose}", policies.record_consent, "PUT"),
         route("/access/v1/evaluation", access.evaluate, "POST"),
         route("/access/v1/evaluations", access.evaluate_all, "POST"),
+    ]
+
+
+def privacy_routes(route: Callable[..., Route], privacy: PrivacyPages) -> list[Route]:
+    """Return the routes about personal data."""
+    return [
+        route("/privacy/settings", privacy.settings),
+        route("/privacy/settings", privacy.put_settings, "PUT"),
+        route("/privacy/reveal", privacy.reveal, "POST"),
+        route("/privacy/key", privacy.key),
+        route("/privacy/export", privacy.export, "POST"),
+        route("/privacy/erasure", privacy.erase, "POST"),
     ]
 
 

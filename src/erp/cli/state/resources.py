@@ -139,7 +139,8 @@ class Connections:
     def present(self, server: Server, tenant: str) -> dict[str, Present]:
         return {
             f"{item['provider']}#{item['connection']}": Present(
-                {name: item[name] for name in ("config", "policy", "default")}, item["revision"]
+                {**{name: item[name] for name in ("config", "policy", "default")}, "region": item.get("region", "")},
+                item["revision"],
             )
             for item in server.pages("/connections", tenant=tenant)
         }
