@@ -175,9 +175,7 @@ class Layer:
         self.calls.rates = control.rates if settings.processes > 1 else None
         self.configuring = self._configuring()
         self.operations = OperationRunner(self.calls, control.operations, self.catalog, self.configuring)
-        self.operations.rights = SubjectRights(
-            self.calls, self.journal, self.privacy, control.policies, self.receipts
-        ).run
+        self.operations.rights = self._rights().run
         self.rotation = Rotation(self.operations, control.connections.list)
         self.follow_up = OrderFollowUp(context_for=self._order_context, tenants=self._tenants)
         self.plans.add_service("order", OrderService(self.follow_up))
@@ -196,6 +194,9 @@ class Layer:
             routes=RouteBook(self.control.routes),
             observer=Observer(self.metrics, self.log, self.spans),
         )
+
+    def _rights(self) -> SubjectRights:
+        return SubjectRights(self.calls, self.journal, self.privacy, self.control.policies, self.receipts)
 
     def _configuring(self) -> Configuring:
         control = self.control

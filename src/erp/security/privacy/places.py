@@ -19,6 +19,7 @@ MOST_BYTES = 1024 * 1024
 """Larger objects are named in an export, not copied into it."""
 
 NOT_READABLE = "the contract of caches lists no entries; what they hold is a copy that expires"
+NOT_DELETED = "the application did not delete it, or did not say; ask again"
 NOT_TAKEN_BACK = "what was published cannot be taken back; it goes when its retention of {days} days ends"
 
 
@@ -38,17 +39,23 @@ class Finding(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 def name_of(place: Place) -> str:
     """Name a place without naming a person: ``db/sqlite#default customers.email``."""
-    detail = {
-        Rows: lambda: f" {place.table}.{place.column}",  # type: ignore[union-attr]
-        Records: lambda: f" {place.object}.{place.key}",  # type: ignore[union-attr]
-        Events: lambda: "",
-    }.get(type(place), lambda: f" {place.prefix}")  # type: ignore[union-attr]
-    domain = type(place).__struct_config__.tag
-    return f"{domain}/{place.provider}#{place.connection}{detail()}"
+    at = f"{place.provider}#{place.connection}"
+    match place:
+        case Rows():
+            return f"db/{at} {place.table}.{place.column}"
+        case Entries():
+            return f"cache/{at} {place.prefix}"
+        case Objects():
+            return f"storage/{at} {place.prefix}"
+        case Records():
+            return f"integration/{at} {place.object}.{place.key}"
+        case Events():
+            return f"bus/{at}"
 
 
 async def exported(place: Place, subject: str, call: Call) -> Finding:
     """Return a copy of what the place keeps (GDPR articles 15 and 20)."""
+    data: list[Any] = []
     match place:
         case Rows():
             data = [row async for row in _rows(place, subject, call)]
@@ -69,34 +76,24 @@ async def erased(place: Place, subject: str, call: Call) -> Finding:
         return Finding(place=name_of(place), why=NOT_TAKEN_BACK.format(days=place.retention_days))
     if place.keep:
         return await _kept(place, subject, call)
+    count = 0
     match place:
         case Rows():
             sql = f"DELETE FROM {place.table} WHERE {place.column} = ?"  # noqa: S608  (names by pattern, the value by parameter)
             count = (await call(place, "execute", db.ExecuteRequest(sql=sql, parameters=[subject]), 0)).rows_affected
         case Entries():
-            request = cache.InvalidatePrefixRequest(prefix=place.prefix.replace(SUBJECT, subject))
-            count = (await call(place, "invalidate_prefix", request, 0)).removed
+            wanted = cache.InvalidatePrefixRequest(prefix=place.prefix.replace(SUBJECT, subject))
+            count = (await call(place, "invalidate_prefix", wanted, 0)).removed
         case Objects():
             count = await _erased_objects(place, subject, call)
         case Records():
-            wanted = [integration.RecordDelete(keys={place.key: subject})]
-            request = integration.DeleteRequest(object=place.object, records=wanted)
-            outcomes = (await call(place, "delete", request, 0)).outcomes
-            count = sum(one.status == "deleted" for one in outcomes)
+            return await _erased_records(place, subject, call)
     return Finding(place=name_of(place), found=count, erased=count)
 
 
-async def _kept(place: Rows | Entries | Objects | Records, subject: str, call: Call) -> Finding:
-    match place:
-        case Rows():
-            count = len([row async for row in _rows(place, subject, call)])
-        case Objects():
-            count = len([one async for one in _objects(place, subject, call)])
-        case Records():
-            count = len(await _records(place, subject, call))
-        case Entries():
-            return Finding(place=name_of(place), why=place.keep)
-    return Finding(place=name_of(place), found=count, kept=count, why=place.keep)
+async def _kept(place: Place, subject: str, call: Call) -> Finding:
+    found = await exported(place, subject, call)
+    return Finding(place=found.place, found=found.found, kept=found.found or 0, why=place.keep)
 
 
 async def _rows(place: Rows, subject: str, call: Call) -> AsyncIterator[dict[str, Any]]:
@@ -137,6 +134,15 @@ async def _erased_objects(place: Objects, subject: str, call: Call) -> int:
     for key in keys:
         await call(place, "delete", storage.DeleteRequest(key=key), key)
     return len(keys)
+
+
+async def _erased_records(place: Records, subject: str, call: Call) -> Finding:
+    wanted = [integration.RecordDelete(keys={place.key: subject})]
+    request = integration.DeleteRequest(object=place.object, records=wanted, report_failures=True)
+    states = [one.status for one in (await call(place, "delete", request, 0)).outcomes]
+    gone, left = states.count("deleted"), sum(state in {"failed", "unknown"} for state in states)
+    why = NOT_DELETED if left else ""
+    return Finding(place=name_of(place), found=gone + left, erased=gone, kept=left, why=why)
 
 
 async def _records(place: Records, subject: str, call: Call) -> list[integration.FetchedRecord]:

@@ -91,7 +91,8 @@ def _without(text: str, taken: list[Hit]) -> str:
     """Blank out what is found already, so that nothing is found twice."""
     if not taken:
         return text
-    parts, done = [], 0
+    parts: list[str] = []
+    done = 0
     for start, end, _ in taken:
         parts += (text[done:start], _TAKEN * (end - start))
         done = end
