@@ -32,6 +32,7 @@ from erp.gateway.links import LinkRoutes
 from erp.gateway.operations import OperationPages
 from erp.gateway.people import People, people
 from erp.gateway.policies import AccessEvaluation, Permissions, Policies
+from erp.gateway.privacy import PrivacyPages
 from erp.gateway.reloading import Reloading
 from erp.gateway.routing import Routing
 from erp.gateway.saml import SamlProviderPages
@@ -62,6 +63,10 @@ from erp.security.links import SealedLinks
 from erp.security.platform_identity import PlatformIdentity
 from erp.security.policy.decisions import DecisionPoint
 from erp.security.policy.wiring import PolicySettings, decision_point
+from erp.security.privacy.guard import PrivacyGuard, PrivateJournal
+from erp.security.privacy.receipts import Receipts
+from erp.security.privacy.rights import SubjectRights
+from erp.security.privacy.treatment import Treatments
 from erp.security.sessions import SessionSettings
 from erp.security.tokens import Tokens
 from erp.security.vault import EnvelopeVault
@@ -165,6 +170,10 @@ class Layer:
         self.vault = EnvelopeVault(control.secrets, keyring)
         self.links = SealedLinks(keyring.pepper, (settings.public_url or DEFAULT_URL).rstrip("/"))
         self.policy: DecisionPoint = decision_point(settings.policy, control)
+        self.treatments, self.receipts = Treatments(keyring.pepper), Receipts(keyring.pepper)
+        self.privacy = PrivacyGuard(control.privacy, self.treatments)
+        self.journal = PrivateJournal(control.journal, self.privacy)
+        self.log.treat = lambda tenant, text: self.privacy.text(tenant, "logs", text)
         self.catalog = ProviderCatalog.load(settings.drop_in_dir)
         self.catalog.processes = settings.processes
         self.tokens = Tokens(self.vault)
@@ -188,12 +197,11 @@ class Layer:
             self.calls.rates, self.calls.key_rates = control.rates, control.key_rates
         self.configuring = self._configuring()
         self.operations = OperationRunner(self.calls, control.operations, self.catalog, self.configuring)
+        self.operations.rights = self._rights().run
         self.rotation = Rotation(self.operations, control.connections.list)
         self.follow_up = OrderFollowUp(context_for=self._order_context, tenants=self._tenants)
         self.plans.add_service("order", OrderService(self.follow_up))
-        self.caretaker = Caretaker(
-            reminders=control.reminders, plans=self.plans, pool=self.pool, journal=control.journal
-        )
+        self.caretaker = Caretaker(reminders=control.reminders, plans=self.plans, pool=self.pool, journal=self.journal)
         self.feed = EventFeed(control.outbox.after, control.outbox.end)
         self.relay = OutboxRelay(control.outbox, BusDelivery(self.calls).deliver)
         self._tasks: list[asyncio.Task[Any]] = []
@@ -203,11 +211,14 @@ class Layer:
             plans=self.plans,
             policy=self.policy,
             quotas=self.control.quotas,
-            journal=self.control.journal,
+            journal=self.journal,
             connections=self.control.connections,
             routes=RouteBook(self.control.routes),
             observer=Observer(self.metrics, self.log, self.spans),
         )
+
+    def _rights(self) -> SubjectRights:
+        return SubjectRights(self.calls, self.journal, self.privacy, self.control.policies, self.receipts)
 
     def _configuring(self) -> Configuring:
         control = self.control
@@ -216,7 +227,7 @@ class Layer:
             plans=self.plans,
             connections=control.connections,
             vault=self.vault,
-            journal=control.journal,
+            journal=self.journal,
         )
 
     def _identity(self, keyring: Keyring) -> PlatformIdentity:
@@ -280,9 +291,7 @@ class Layer:
         await self.control.revisions.count(Topic.CATALOG)
 
     def _order_context(self, tenant: str) -> CallContext:
-        return service_context(
-            self.calls, self.control.journal, service="order", tenant=tenant, seconds=FOLLOW_UP_SECONDS
-        )
+        return service_context(self.calls, self.journal, service="order", tenant=tenant, seconds=FOLLOW_UP_SECONDS)
 
     async def _tenants(self) -> list[str]:
         """Return the tenants that have a database: only they can have open orders."""
@@ -356,6 +365,7 @@ class Layer:
             directory_roles=DirectoryRoles(control, credentials),
             saml_providers=SamlProviderPages(control, credentials),
             sessions=self.people.sessions(credentials),
+            privacy=PrivacyPages(control, self.treatments, self.receipts, self.operations, credentials),
             status=Status(self.calls, self.metrics, {"control_plane": control.ping}, credentials),
         )
 

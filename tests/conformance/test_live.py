@@ -56,12 +56,6 @@ def _pairs() -> list[Any]:
     ]
 
 
-@pytest.fixture(autouse=True)
-def _servers_may_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are on this machine, where no tenant's connection leads otherwise."""
-    monkeypatch.setenv("ERP_EGRESS_ALLOW", "127.0.0.0/8")
-
-
 @pytest.mark.live
 @pytest.mark.parametrize(("ref", "case"), _pairs())
 def test_a_provider_keeps_the_contract_on_a_live_server(ref: str, case: Case) -> None:

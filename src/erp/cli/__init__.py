@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from erp import __version__
-from erp.cli import audit, contracts, db, keys, models, policy, provider, providers, secrets, tenants
+from erp.cli import audit, contracts, db, keys, models, policy, privacy, provider, providers, secrets, tenants
 from erp.cli.conformance import conformance
 from erp.cli.demo import demo
 from erp.cli.migrate.command import migrate
@@ -36,6 +36,7 @@ app.add_typer(contracts.app, name="contracts")
 app.add_typer(db.app, name="db")
 app.add_typer(models.app, name="models")
 app.add_typer(policy.app, name="policy")
+app.add_typer(privacy.app, name="privacy")
 app.add_typer(provider.app, name="provider")
 app.add_typer(providers.app, name="providers")
 app.add_typer(secrets.app, name="secrets")

@@ -148,6 +148,7 @@ def _write(stored: Connection, wanted: str | None, connection: sa.Connection) ->
         "config": _json(stored.config),
         "secrets": _json(stored.secrets),
         "policy": _json(stored.policy),
+        "region": stored.region or None,
         "updated_at": now,
     }
     if connection.execute(sa.update(connections).where(_is(key)).values(values)).rowcount == 0:
@@ -190,6 +191,7 @@ def _connection(row: Mapping[Any, Any]) -> Connection:
         config=msgspec.json.decode(row["config"]),
         secrets=msgspec.json.decode(row["secrets"]),
         policy=msgspec.json.decode(row["policy"]),
+        region=row["region"] or "",
     )
 
 

@@ -21,6 +21,7 @@ from erp.control_plane.key_uses import KeyUses
 from erp.control_plane.operations import StoredOperations
 from erp.control_plane.outbox import Outbox
 from erp.control_plane.policies import StoredPolicies
+from erp.control_plane.privacy import StoredPrivacy
 from erp.control_plane.quotas import LeasedQuotas
 from erp.control_plane.rates import SharedRates
 from erp.control_plane.reminders import StoredReminders
@@ -69,6 +70,7 @@ class ControlPlane:
         self.sessions = StoredSessions(database, self.revisions)
         self.revoked_tokens = RevokedTokens(database, self.revisions)
         self.elevations = Elevations(database, self.revisions)
+        self.privacy = StoredPrivacy(database, self.revisions)
 
     @classmethod
     async def open(cls, data_dir: Path, database_url: str | None = None, *, pepper: bytes) -> ControlPlane:

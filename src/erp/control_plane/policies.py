@@ -156,6 +156,13 @@ class StoredPolicies:
         await self._database.transact(write)
         return _consent(row)
 
+    async def erase_consents(self, tenant: str, subject: str) -> int:
+        """Forget what a subject has said; return about how many purposes. Nothing said counts as no consent."""
+        mine = sa.and_(consents.c.tenant == tenant, consents.c.subject == subject)
+        return await self._database.transact(
+            lambda connection: connection.execute(sa.delete(consents).where(mine)).rowcount
+        )
+
     async def consents(
         self, tenant: str, *, subject: str | None = None, limit: int = 100, cursor: str | None = None
     ) -> tuple[list[Consent], str | None]:

@@ -59,6 +59,7 @@ connections = sa.Table(
     _text("policy"),
     _number("created_at"),
     _number("updated_at"),
+    _text("region", optional=True),
 )
 
 domain_defaults = sa.Table(
@@ -362,6 +363,10 @@ revoked_tokens = sa.Table(
     sa.Column("digest", sa.LargeBinary, primary_key=True),
     _number("expires_at"),
     sa.Index(None, "expires_at"),
+)
+
+privacy_settings = sa.Table(
+    "privacy_settings", metadata, _owner(), _text("settings"), _number("revision"), _number("updated_at")
 )
 
 revisions = sa.Table(

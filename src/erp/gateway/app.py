@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from erp.gateway.links import LinkRoutes
     from erp.gateway.operations import OperationPages
     from erp.gateway.policies import AccessEvaluation, Permissions, Policies
+    from erp.gateway.privacy import PrivacyPages
     from erp.gateway.reloading import Reloading
     from erp.gateway.routing import Routing
     from erp.gateway.saml import SamlProviderPages, SamlRoutes
@@ -93,6 +94,7 @@ class Parts:
     audit_log: AuditLog
     break_glass: BreakGlass
     access: AccessEvaluation
+    privacy: PrivacyPages
     links: LinkRoutes
     sign_ins: SignIns
     sessions: BrowserSessions
@@ -132,6 +134,7 @@ def pages(credentials: Credentials, parts: Parts, lifespan: Lifespan | None = No
         *session_routes(route, parts.sign_ins, parts.sessions),
         *audit_routes(route, parts.audit_log),
         *break_glass_routes(route, parts.break_glass),
+        *privacy_routes(route, parts.privacy),
         *administration_routes(route, parts.administration),
         *actor_routes(route, parts),
         *directory_routes(route, parts.scim, parts.directory_roles),
@@ -214,6 +217,18 @@ def break_glass_routes(route: Callable[..., Route], break_glass: BreakGlass) -> 
         route("/break-glass/{elevation}:approve", break_glass.approve, "POST"),
         route("/break-glass/{elevation}:end", break_glass.end, "POST"),
         route("/break-glass/{elevation}", break_glass.report),
+    ]
+
+
+def privacy_routes(route: Callable[..., Route], privacy: PrivacyPages) -> list[Route]:
+    """Return the routes about personal data."""
+    return [
+        route("/privacy/settings", privacy.settings),
+        route("/privacy/settings", privacy.put_settings, "PUT"),
+        route("/privacy/reveal", privacy.reveal, "POST"),
+        route("/privacy/key", privacy.key),
+        route("/privacy/export", privacy.export, "POST"),
+        route("/privacy/erasure", privacy.erase, "POST"),
     ]
 
 

@@ -90,6 +90,7 @@ class Configuration:
             config=config,
             secrets={},
             policy=body.get("policy", {}),
+            region=body.get("region", ""),
         )
         expected = await self._expected(candidate, body.get("revision"))
         wish = await self._staged(candidate, secrets)
@@ -238,6 +239,7 @@ class Configuration:
             "revision": connection.revision,
             "config": {**connection.config, **connection.secrets},
             "policy": dict(connection.policy),
+            **({"region": connection.region} if connection.region else {}),
             "default": chosen == (connection.provider, connection.name),
         }
 

@@ -21,7 +21,7 @@ import msgspec
 
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import FieldError, ProviderError
-from erp.runtime import effects, execution
+from erp.runtime import effects, execution, residency
 from erp.runtime.call import Answer, Call
 from erp.runtime.context import CallContext
 from erp.runtime.handles import marked
@@ -178,7 +178,7 @@ class Calls:
         if call.is_routed:
             await self.route(call)
         elif call.action.area == "providers":
-            await self.plans.connection(call.tenant, call.action.group, call.provider, call.connection)
+            await self._find_in_region(call)
 
     async def _admit(self, call: Call) -> Any:
         if call.actor.kind != "service" and not call.is_admitted:
@@ -252,10 +252,18 @@ class Calls:
     # -- run -------------------------------------------------------------------------------------
 
     async def plan(self, call: Call) -> Plan:
-        """Return the plan of a call, within its deadline."""
+        """Return the plan of a call, within its deadline.
+
+        Raises:
+            OutOfRegionError: the call must not reach the connection.
+        """
         plan = self.plans.known(call.tenant, call.action, call.provider, call.connection)
         if plan is not None:
+            if plan.region:
+                await residency.stay(call, plan.region, self._policy, self._journal)
             return plan
+        if call.action.area == "providers":
+            await self._find_in_region(call)
         limit = asyncio.timeout(None if call.timeout_seconds is None else call.deadline - time.monotonic())
         try:
             async with limit:
@@ -265,6 +273,12 @@ class Calls:
                 raise
             message = "The connection did not open before the call's deadline."
             raise ProviderError(ErrorCode.UNAVAILABLE, message, retry_after_seconds=1.0) from error
+
+    async def _find_in_region(self, call: Call) -> None:
+        """Pass when there is the connection and the call may reach it: before it is opened."""
+        found = await self.plans.connection(call.tenant, call.action.group, call.provider, call.connection)
+        if found.region:
+            await residency.stay(call, found.region, self._policy, self._journal)
 
     def context(self, call: Call, plan: Plan, *, streaming: bool = False) -> CallContext:
         """Return what the method of ``plan`` is given."""

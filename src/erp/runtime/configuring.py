@@ -165,4 +165,4 @@ async def prove(opened: OpenProvider) -> None:
 
 
 def _same(first: Connection, second: Connection) -> bool:
-    return all(getattr(first, name) == getattr(second, name) for name in ("config", "secrets", "policy"))
+    return all(getattr(first, name) == getattr(second, name) for name in ("config", "secrets", "policy", "region"))

@@ -12,8 +12,8 @@ from erp.runtime.context import Actor
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """A call that was accepted to be run later, with everything needed to run it after a restart."""
 
-    area: Literal["providers", "services", "connections"]
-    """``connections``: a wish to configure one."""
+    area: Literal["providers", "services", "connections", "privacy"]
+    """``connections``: a wish to configure one; ``privacy``: a right that a person exercises."""
     group: str
     name: str
     provider: str

@@ -13,8 +13,9 @@ import logging
 import secrets
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder(decimal_format="string").encode
+
+Report = Callable[[float, str | None], None]
+Rights = Callable[[Operation, Report], Awaitable[Any]]
 
 
 class OperationSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +70,8 @@ class OperationRunner:
         self._operations = operations
         self._catalog = catalog
         self._configuring = configuring
+        self.rights: Rights | None = None
+        """What fulfils the rights of persons."""
         self._settings = settings or OperationSettings()
         self._owner = secrets.token_hex(8)
         self._running: dict[str, tuple[str, asyncio.Task[None]]] = {}
@@ -102,6 +108,15 @@ class OperationRunner:
         body = msgspec.json.encode(wish)
         wanted = msgspec.structs.replace(order, body=body.decode(), subject=subject_of(wish.connection))
         return await self._operations.accept(f"op_{secrets.token_hex(12)}", wanted, _digest(body, order.name))
+
+    async def accept_right(self, order: Order) -> Operation:
+        """Keep the wish of a person; one at a time about each.
+
+        Raises:
+            ProviderError: ``conflict`` while another one about the same person is under way.
+        """
+        fingerprint = _digest(order.body.encode(), order.name)
+        return await self._operations.accept(f"op_{secrets.token_hex(12)}", order, fingerprint)
 
     async def cancel(self, tenant: str, id: str) -> Operation | None:  # noqa: A002
         """Want the end of an operation; None: there is none."""
@@ -227,12 +242,16 @@ class OperationRunner:
         if operation.order.area == "connections":
             stored = await self._configuring.run(operation.order)
             return b'{"data":' + _encode({"revision": stored.revision}) + b"}"
+        if operation.order.area == "privacy":
+            assert self.rights is not None  # noqa: S101  (who accepts such operations has set it)
+            fulfilled = await self.rights(operation, partial(self._report, operation.id))
+            return b'{"data":' + _encode(fulfilled) + b"}"
         answer = await self._calls.invoke(self._call(operation))
         return _result(operation, answer, time.perf_counter() - started)
 
     def _call(self, operation: Operation) -> Call:
         order = operation.order
-        assert order.area != "connections"  # noqa: S101  (those are no calls)
+        assert order.area in {"providers", "services"}  # noqa: S101  (the others are no calls)
         return Call(
             action=self._catalog.action(order.area, order.group, order.name),
             actor=order.actor,

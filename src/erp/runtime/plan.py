@@ -61,6 +61,11 @@ class Plan:
         return self.fresh_until > time.monotonic()
 
     @property
+    def region(self) -> str:
+        """Where the connection keeps data; empty: nobody has said."""
+        return self.opened.connection.region if self.opened is not None else ""
+
+    @property
     def translate_by(self) -> Any:
         """The object whose ``translate`` table applies."""
         return self.opened.provider if self.opened is not None else None

@@ -159,6 +159,8 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     """Name of a config property -> SecretRef text (``secret://PATH#VERSION``)."""
     policy: Mapping[str, Any]
     """Overrides of ``CallPolicy`` for this connection, with per-action overrides under ``actions``."""
+    region: str = ""
+    """Where it keeps data; empty: nobody has said."""
 
 
 class Connections(Protocol):

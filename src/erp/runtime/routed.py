@@ -17,6 +17,7 @@ from erp.errors import ProviderError
 from erp.runtime import effects, execution
 from erp.runtime.handles import NAMES, marked, unmarked
 from erp.runtime.ports import Completion
+from erp.runtime.residency import OutOfRegionError
 from erp.runtime.routes import FAULTS, MAX_MIRRORED, LiveRoute, LiveTarget
 from erp.runtime.shadow import pointers_of
 
@@ -74,14 +75,20 @@ class RoutedCalls:
         """Return the result of the first target that gives one.
 
         Raises:
-            ProviderError: the failure of the last target that was tried.
+            ProviderError: the failure of the last target that was tried; ``OutOfRegionError`` when that would have been the first.
         """
         attempt.is_elsewhere = live.route.kind == "failover" and not live.route.same_system
         bare, targets = self._chosen(live, call, request)
+        failure: ProviderError | None = None
         for number, target in enumerate(targets, 1):
             try:
                 result = await self._on(target, call, bare, attempt)
+            except OutOfRegionError as error:
+                if failure is not None:
+                    raise failure from error
+                raise
             except ProviderError as error:
+                failure = error
                 target.failed_by(error, live.route)
                 self._mirror(live, call, request, error.code.value, None)
                 if number == len(targets) or not _may_go_on(call, attempt, error):
@@ -123,11 +130,17 @@ class RoutedCalls:
     async def stream(self, live: LiveRoute, call: Call, request: Any) -> tuple[Plan, Any, str | None]:
         """Return the plan of a streaming call on the first target that opens, its request, and the mark of its handles."""
         bare, targets = self._chosen(live, call, request)
+        failure: ProviderError | None = None
         for number, target in enumerate(targets, 1):
             here = msgspec.structs.replace(call, provider=target.provider, connection=target.connection)
             try:
                 plan = await self._calls.plan(here)
+            except OutOfRegionError as error:
+                if failure is not None:
+                    raise failure from error
+                raise
             except ProviderError as error:
+                failure = error
                 target.failed_by(error, live.route)
                 if number == len(targets) or error.code not in FAULTS:
                     raise

@@ -139,14 +139,16 @@ class Connections:
     def present(self, server: Server, tenant: str) -> dict[str, Present]:
         return {
             f"{item['provider']}#{item['connection']}": Present(
-                {name: item[name] for name in ("config", "policy", "default")}, item["revision"]
+                {**{name: item[name] for name in ("config", "policy", "default")}, "region": item.get("region")},
+                item["revision"],
             )
             for item in server.pages("/connections", tenant=tenant)
         }
 
     def put(self, server: Server, change: Change) -> Any:
         provider, _, name = change.name.partition("#")
-        body = {**(change.after or {}), "connection": name, "revision": change.revision}
+        facts = {fact: value for fact, value in (change.after or {}).items() if value is not None}
+        body = {**facts, "connection": name, "revision": change.revision}
         return server.settled(server.send("POST", f"/providers/{provider}/configure", body, tenant=change.tenant))
 
     def remove(self, server: Server, change: Change) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from erp.contracts.models.ai import ClassifyRequest, ClassifyResult, Label
 from erp.contracts.models.order import Annotation, GetResult
 from erp.runtime.spi import UNSET, CallContext
-from erp.security.redaction import redacted
+from erp.security.privacy.redaction import redacted
 
 NOTE_CHARACTERS = 200
 TEXT_CHARACTERS = 2000

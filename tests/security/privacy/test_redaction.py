@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from erp.security.redaction import redacted
+from erp.security.privacy.redaction import redacted
 
 
 @pytest.mark.parametrize(

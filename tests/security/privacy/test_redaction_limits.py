@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from erp.security.redaction import redacted
+from erp.security.privacy.redaction import redacted
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from erp.security.redaction import redacted
         ("Card 4111 1111 1111 1111.", "Card [card]."),
         ("4111-1111-1111-1111 2 pieces", "[card] 2 pieces"),
         ("2 4111111111111111", "2 [card]"),
-        ("3782 822463 10005 or 4222222222222", "[card] or [card]"),
+        ("3782 822463 10005 or 6011000000000004", "[card] or [card]"),
         ("From 10.0.0.1.", "From [ip]."),
         ("From 10.0.0.1:8080", "From [ip]:8080"),
         ("2001:db8::8a2e:370:7334, ::1; fe80::1.", "[ip], [ip]; [ip]."),
@@ -52,6 +52,7 @@ def test_personal_data_is_replaced_by_its_kind(text: str, expected: str) -> None
         "DE89370400440532013001",
         "4111 1111 1111 1112",
         "EAN 5901234123457",
+        "EAN 4006381333931 and 4222222222222",
         "Version 1.2.3 of 2026-11-23, at 12:30:45",
         "256.1.1.1 std::vector ratio 1:2 :: x",
         "1 + 2 = 3",
