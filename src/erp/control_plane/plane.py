@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from erp.control_plane import schema
 from erp.control_plane.api_keys import ApiKeys
 from erp.control_plane.audit import AuditRecords
+from erp.control_plane.budgets import StoredBudgets
 from erp.control_plane.connections import StoredConnections
 from erp.control_plane.database import Database
 from erp.control_plane.journal import GroupCommitJournal
@@ -36,6 +37,7 @@ class ControlPlane:
         self.connections = StoredConnections(database, self.revisions)
         self.api_keys = ApiKeys(database, self.revisions, pepper=pepper)
         self.quotas = LeasedQuotas(database, self.revisions)
+        self.budgets = StoredBudgets(database, self.revisions)
         self.rates = SharedRates(database)
         self.journal = GroupCommitJournal(database)
         self.outbox = Outbox(database)
@@ -79,4 +81,5 @@ class ControlPlane:
         """Write what is waiting, give back leased quota, and close the database. Safe twice."""
         await self.journal.close()
         await self.quotas.close()
+        await self.budgets.close()
         await self.database.close()
