@@ -46,6 +46,7 @@ from erp.runtime.pool import ProviderPool, safe_name
 from erp.runtime.rotation import Rotation
 from erp.runtime.routes import RouteBook
 from erp.runtime.service_calls import service_context
+from erp.runtime.spending import Spending
 from erp.security.identity import KeyIdentity
 from erp.security.keyring import Keyring
 from erp.security.links import SealedLinks
@@ -163,6 +164,7 @@ class Layer:
         self.hot_swap = HotSwap(self.catalog, self.pool)
         self.plans = PlanBook(self.catalog, self.pool, control.connections)
         self.calls = self._pipeline()
+        self.calls.spending = Spending(control.budgets)
         self.calls.rates = control.rates if settings.processes > 1 else None
         self.configuring = self._configuring()
         self.operations = OperationRunner(self.calls, control.operations, self.catalog, self.configuring)

@@ -24,6 +24,11 @@ def parts(unit: str) -> int:
     return MILLION if unit.startswith("money:") else 1
 
 
+def counted(unit: str, units: Mapping[str, int]) -> int | None:
+    """Return what ``units`` say of ``unit``: ``money`` stands for every currency that is not named."""
+    return units.get(unit, units.get("money") if unit.startswith("money:") else None)
+
+
 class Limit(msgspec.Struct, frozen=True):
     """What may be used in one period."""
 
@@ -118,9 +123,10 @@ class Ledger:
         """Reserve ``units`` of every limit that they count against, or of none: then return the one that is too small."""
         taken: dict[Key, int] = {}
         for limit in self._limits[tenant]:
-            if limit.scope not in scopes or limit.unit not in units:
+            wanted = counted(limit.unit, units)
+            if limit.scope not in scopes or wanted is None:
                 continue
-            key, wanted = limit.key(self._now), units[limit.unit]
+            key = limit.key(self._now)
             if not self._fits(limit, key, wanted):
                 return limit
             taken[key] = wanted
@@ -153,7 +159,7 @@ class Ledger:
         for key, reserved in held.units.items():
             if key.unit == REQUESTS or key not in self._used:
                 continue
-            used = settlement.units.get(key.unit, 0)
+            used = counted(key.unit, settlement.units) or 0
             self._used[key] += used - reserved if is_there else used
 
     def _sweep(self, tenant: str) -> None:

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import moments
-from erp.control_plane.budget_rows import REQUESTS, TENANT, Held, Ledger, Limit, Settlement, parts
+from erp.control_plane.budget_rows import REQUESTS, TENANT, Held, Ledger, Limit, Settlement, counted, parts
 from erp.control_plane.database import Database
 from erp.control_plane.revisions import Revisions, Topic
 from erp.control_plane.tables import quota_holds
@@ -105,13 +105,14 @@ class StoredBudgets:
     def _forget(self) -> None:
         self._generation += 1
         self._known.clear()
+        self._loading.clear()
 
     def are_absent(self, tenant: str) -> bool:
         return self._known.get(tenant) == () and time.monotonic() < self._revisions.trusted_until
 
     async def reserve(self, tenant: str, scopes: Sequence[str], units: Mapping[str, int]) -> Held | None:
         limits = await self._limits(tenant)
-        if not any(limit.scope in scopes and limit.unit in units for limit in limits):
+        if not any(limit.scope in scopes and counted(limit.unit, units) is not None for limit in limits):
             return None
         wanted = _Wanted(tenant, frozenset(scopes), units, asyncio.get_running_loop().create_future())
         self._queue.wanted.append(wanted)
@@ -177,7 +178,8 @@ class StoredBudgets:
         return limits
 
     def _loaded(self, tenant: str, task: asyncio.Task[tuple[Limit, ...]]) -> None:
-        del self._loading[tenant]
+        if self._loading.get(tenant) is task:
+            del self._loading[tenant]
         if not task.cancelled():
             task.exception()  # Retrieved here in case every caller went away.
 

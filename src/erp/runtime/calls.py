@@ -28,12 +28,14 @@ from erp.runtime.handles import marked
 from erp.runtime.question import question_of
 from erp.runtime.resilience import TokenBucket
 from erp.runtime.routed import Attempt, RoutedCalls, is_repeatable
+from erp.runtime.spending import UNLIMITED
 
 if TYPE_CHECKING:
     from erp.runtime.observation import Observer
     from erp.runtime.plan import Plan, PlanBook
     from erp.runtime.ports import Claim, Connections, Journal, Policy, Quotas, Rates
     from erp.runtime.routes import LiveRoute, RouteBook
+    from erp.runtime.spending import Allowance, Spending
 
 DEFAULT_WINDOW_SECONDS = 24 * 3600
 MAX_KEY_LENGTH = 255
@@ -65,6 +67,8 @@ class Calls:
         self._routed = RoutedCalls(self, journal)
         self.rates: Rates | None = None
         """What this process shares its rate limits with others through; None: it is alone."""
+        self.spending: Spending | None = None
+        """Keeps budgets; None: there are none."""
         self._policy = policy
         self._quotas = quotas
         self._journal = journal
@@ -87,7 +91,11 @@ class Calls:
         failure: ProviderError | None = None
         try:
             request = await self._admit(call)
-            answer = await (self._effectful if call.action.is_effectful else self._read)(call, request)
+            work = self._effectful if call.action.is_effectful else self._read
+            if self.spending is None or self.spending.is_unlimited(call.tenant):
+                answer = await work(call, request)
+            else:
+                answer = await self.spending.run(call, request, work)
         except ProviderError as error:
             failure = error
             raise
@@ -115,8 +123,10 @@ class Calls:
         started = time.perf_counter()
         self._enter(call)
         failure: ProviderError | None = None
+        allowance = UNLIMITED
         try:
             request = await self._admit(call)
+            allowance = await self._allow(call, request)
             plan, request, mark = await self._streamed(call, request)
             context = self.context(call, plan, streaming=True)
             async with execution.entered(plan, context):
@@ -125,11 +135,15 @@ class Calls:
                 yield b""
                 async with aclosing(execution.items(plan, request, context)) as items:
                     async for item in items:
-                        yield _encode(item if mark is None else marked(item, mark))
+                        data = _encode(item if mark is None else marked(item, mark))
+                        allowance.received(len(data), item)
+                        yield data
             if context.emitted:
                 await self._journal.complete(effects.completion(call, context, None, b""))
+            allowance.answered()
         except ProviderError as error:
             failure = error
+            allowance.failed(error)
             raise
         except (asyncio.CancelledError, GeneratorExit):
             failure = ProviderError(ErrorCode.CANCELLED, "The caller left before the stream ended.")
@@ -138,7 +152,13 @@ class Calls:
             failure = _unforeseen(error)
             raise failure from error
         finally:
+            allowance.settle()
             self._leave(call, started, None, failure)
+
+    async def _allow(self, call: Call, request: Any) -> Allowance:
+        if self.spending is None or self.spending.is_unlimited(call.tenant):
+            return UNLIMITED
+        return await self.spending.allow(call, request)
 
     async def _streamed(self, call: Call, request: Any) -> tuple[Plan, Any, str | None]:
         """Return the plan of a streaming call, what its method is given, and the mark of its handles if it has one."""

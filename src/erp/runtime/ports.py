@@ -347,7 +347,7 @@ class Quotas(Protocol):
 
 
 class Budgets(Protocol):
-    """Limits by scope and unit. A unit is ``requests``, ``bytes``, ``tokens`` or ``money:CURRENCY``.
+    """Limits by scope and unit. A unit is ``requests``, ``bytes``, ``tokens`` or ``money:CURRENCY``; ``money`` stands for currencies not named.
 
     Money is counted in millionths of the currency's minor unit, because prices are fractions of it.
     """
