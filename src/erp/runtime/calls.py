@@ -28,6 +28,7 @@ from erp.runtime.handles import marked
 from erp.runtime.question import question_of
 from erp.runtime.resilience import TokenBucket
 from erp.runtime.routed import Attempt, RoutedCalls, is_repeatable
+from erp.runtime.shares import WAIT_SECONDS, TenantShares
 from erp.runtime.spending import UNLIMITED
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Calls:
         self._quotas = quotas
         self._journal = journal
         self._connections = connections
-        self._max_in_flight = max_in_flight
+        self.shares = TenantShares(max_in_flight)
         self._window_seconds = window_seconds
         self._tenant_buckets: dict[str, tuple[float, TokenBucket]] = {}
         self.in_flight = 0
@@ -86,7 +87,8 @@ class Calls:
             ProviderError: from the closed list.
         """
         started = time.perf_counter()
-        self._enter(call)
+        if not self._enter(call):
+            await self._wait_to_enter(call)
         answer: Answer | None = None
         failure: ProviderError | None = None
         try:
@@ -121,7 +123,8 @@ class Calls:
     async def _items(self, call: Call) -> AsyncGenerator[bytes]:
         """Yield once on admission, so that closing what was never read still leaves, then the items."""
         started = time.perf_counter()
-        self._enter(call)
+        if not self._enter(call):
+            await self._wait_to_enter(call)
         failure: ProviderError | None = None
         allowance = UNLIMITED
         try:
@@ -168,20 +171,35 @@ class Calls:
 
     def _leave(self, call: Call, started: float, answer: Answer | None, failure: ProviderError | None) -> None:
         self.in_flight -= 1
+        if call.actor.kind != "service":
+            self.shares.leave(call.tenant)
         self.observer.observe(call, time.perf_counter() - started, answer, failure)
 
     # -- admit -----------------------------------------------------------------------------------
 
-    def _enter(self, call: Call) -> None:
-        is_full = self.in_flight >= self._max_in_flight or self.is_draining
-        if is_full and call.actor.kind != "service":
-            message = "shutting down" if self.is_draining else "serving as many calls as it can hold"
-            refusal = ProviderError(ErrorCode.UNAVAILABLE, f"The layer is {message}.", retry_after_seconds=1.0)
-            self.observer.observe(call, 0.0, None, refusal)
-            raise refusal
-        self.in_flight += 1
+    def _enter(self, call: Call) -> bool:
+        """Enter when there is a place; calls of services have one in the call they belong to."""
         if call.timeout_seconds is not None:
             call.deadline = time.monotonic() + call.timeout_seconds
+        if call.actor.kind != "service":
+            if self.is_draining:
+                refusal = ProviderError(ErrorCode.UNAVAILABLE, "The layer is shutting down.", retry_after_seconds=1.0)
+                self.observer.observe(call, 0.0, None, refusal)
+                raise refusal
+            if not self.shares.try_enter(call.tenant):
+                return False
+        self.in_flight += 1
+        return True
+
+    async def _wait_to_enter(self, call: Call) -> None:
+        started = time.perf_counter()
+        seconds = min(WAIT_SECONDS, max(call.deadline - time.monotonic(), 0.0))
+        try:
+            await self.shares.wait_to_enter(call.tenant, seconds)
+        except ProviderError as refusal:
+            self.observer.observe(call, time.perf_counter() - started, None, refusal)
+            raise
+        self.in_flight += 1
 
     async def check(self, call: Call) -> None:
         """Admit a call that is run later: rate limit, quota, shape, policy, provider and connection.
