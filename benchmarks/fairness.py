@@ -30,10 +30,10 @@ BUDGET = 1.2
 CALLERS = 160
 SLOW = """
 import asyncio
-from erp.providers.cache.memory.provider import MemoryCache
+from erp.providers.cache.memory import provider
 
 
-class SlowCache(MemoryCache):
+class MemoryCache(provider.MemoryCache):
     async def get(self, request, context):
         await asyncio.sleep(0.05)
         return await super().get(request, context)
