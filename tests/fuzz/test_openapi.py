@@ -22,7 +22,7 @@ from erp.contracts.loading import document
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 EXAMPLES = 2
-ROLES = ("admin", "developer", "viewer")
+ROLES = ("admin", "developer", "operator")
 STREAMS = ("/events",)
 OPERATIONS = {
     operation.label: operation
