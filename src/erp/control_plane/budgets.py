@@ -1,4 +1,4 @@
-"""Limits by scope and unit: reserved before a call, settled after it. Implements ``ports.Budgets``.
+"""Limits by scope and unit: reserved before a call, settled after it. Implements ``spending.Budgets``.
 
 What a call may use is added to the usage and kept as a *hold* in one transaction; settling puts what it really used in
 its place. So no limit is exceeded by one, in any number of processes, as long as calls use no more than they reserved.

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from erp.contracts.models.errors import ErrorCode
-from erp.errors import FieldError, ProviderError
+from erp.errors import ProviderError
 from erp.runtime import effects, execution
 from erp.runtime.call import Answer, Call
 from erp.runtime.context import CallContext
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from erp.runtime.spending import Allowance, Spending
 
 DEFAULT_WINDOW_SECONDS = 24 * 3600
-MAX_KEY_LENGTH = 255
 TENANT_FRESH_SECONDS = 2.0
 MAX_TENANT_BUCKETS = 100_000
 
@@ -216,7 +215,7 @@ class Calls:
     async def _admit(self, call: Call) -> Any:
         if call.actor.kind != "service" and not call.is_admitted:
             await self.limit(call.tenant)
-            _check_key(call.idempotency_key)
+            effects.check_key(call.idempotency_key)
         request = call.request
         if request is None:
             request, call.metadata = call.action.decode(call.body)
@@ -384,15 +383,6 @@ def _answer(attempt: Attempt, data: bytes, result: Any) -> Answer:
     assert plan is not None  # noqa: S101  (there is a result)
     assert context is not None  # noqa: S101
     return Answer(data, plan.provider, plan.connection, context.provider_seconds, result)
-
-
-def _check_key(key: str | None) -> None:
-    if key is not None and not (0 < len(key) <= MAX_KEY_LENGTH and key.isprintable()):
-        raise ProviderError(
-            ErrorCode.INVALID_ARGUMENT,
-            f"The Idempotency-Key must be 1 to {MAX_KEY_LENGTH} printable characters.",
-            errors=[FieldError("/headers/Idempotency-Key", "Use a UUID, for example.")],
-        )
 
 
 def _unforeseen(error: BaseException) -> ProviderError:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from erp.runtime.call_policy import Rate
     from erp.runtime.context import CallContext, EmittedEvent
 
+MAX_KEY_LENGTH = 255
+
 _WITHOUT_EFFECT = frozenset(
     {
         ErrorCode.INVALID_ARGUMENT,
@@ -96,6 +98,16 @@ def of_a_second_run(failure: ProviderError) -> ProviderError:
     made = ProviderError(ErrorCode.OUTCOME_UNKNOWN, message, detail=failure.detail, errors=failure.errors)
     made.__cause__ = failure
     return made
+
+
+def check_key(key: str | None) -> None:
+    """Raise ``invalid_argument`` when ``key`` is none that can be kept."""
+    if key is not None and not (0 < len(key) <= MAX_KEY_LENGTH and key.isprintable()):
+        raise ProviderError(
+            ErrorCode.INVALID_ARGUMENT,
+            f"The Idempotency-Key must be 1 to {MAX_KEY_LENGTH} printable characters.",
+            errors=[FieldError("/headers/Idempotency-Key", "Use a UUID, for example.")],
+        )
 
 
 def claim(call: Call, request: bytes, *, reentrant: bool, window_seconds: int) -> Claim:

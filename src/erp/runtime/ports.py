@@ -346,26 +346,6 @@ class Quotas(Protocol):
         """Raises ``ProviderError(quota_exhausted)`` with the seconds until the period ends."""
 
 
-class Budgets(Protocol):
-    """Limits by scope and unit. A unit is ``requests``, ``bytes``, ``tokens`` or ``money:CURRENCY``; ``money`` stands for currencies not named.
-
-    Money is counted in millionths of the currency's minor unit, because prices are fractions of it.
-    """
-
-    def are_absent(self, tenant: str) -> bool:
-        """Whether this process knows, without asking anybody, that ``tenant`` has none."""
-
-    async def reserve(self, tenant: str, scopes: Sequence[str], units: Mapping[str, int]) -> Any:
-        """Hold ``units`` of every limit of ``scopes``, or of none; None when there is none.
-
-        Raises:
-            ProviderError: ``quota_exhausted`` with the seconds until the period ends.
-        """
-
-    def settle(self, held: Any, units: Mapping[str, int]) -> None:
-        """Put what was used in the place of what ``reserve`` has held; it is written soon."""
-
-
 class Rates(Protocol):
     """Rate limits of tenants that several processes share."""
 
@@ -375,7 +355,6 @@ class Rates(Protocol):
 
 __all__ = [
     "AuditEntry",
-    "Budgets",
     "Claim",
     "ClaimOutcome",
     "Completion",

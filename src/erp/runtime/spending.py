@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import decimal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -13,7 +13,6 @@ from erp.runtime.effects import may_have_happened
 
 if TYPE_CHECKING:
     from erp.runtime.call import Answer, Call
-    from erp.runtime.ports import Budgets
 
 SMALLEST_ANSWER = 1024
 """Bytes that an answer is expected to have before one was seen."""
@@ -52,6 +51,26 @@ def minor_millionths(amount: decimal.Decimal, currency: str) -> int:
     """Return ``amount`` in millionths of the minor unit of ``currency`` (ISO 4217), rounded up."""
     digits = 0 if currency in _NO_MINOR_UNIT else 3 if currency in _THREE_DIGITS else 2
     return int((amount.scaleb(digits) * MILLION).to_integral_value(decimal.ROUND_CEILING))
+
+
+class Budgets(Protocol):
+    """Limits by scope and unit. A unit is ``requests``, ``bytes``, ``tokens`` or ``money:CURRENCY``; ``money`` stands for currencies not named.
+
+    Money is counted in millionths of the currency's minor unit, because prices are fractions of it.
+    """
+
+    def are_absent(self, tenant: str) -> bool:
+        """Whether this process knows, without asking anybody, that ``tenant`` has none."""
+
+    async def reserve(self, tenant: str, scopes: Sequence[str], units: Mapping[str, int]) -> Any:
+        """Hold ``units`` of every limit of ``scopes``, or of none; None when there is none.
+
+        Raises:
+            ProviderError: ``quota_exhausted`` with the seconds until the period ends.
+        """
+
+    def settle(self, held: Any, units: Mapping[str, int]) -> None:
+        """Put what was used in the place of what ``reserve`` has held; it is written soon."""
 
 
 class Allowance(Protocol):
