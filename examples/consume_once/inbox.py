@@ -1,7 +1,8 @@
 """Take every event of a topic into account exactly once, over any bus of the layer.
 
 A bus delivers at least once: what was confirmed in the moment a process died comes again. The effect of an event and
-the fact that it was taken into account are therefore written in one transaction of the consumer's own database.
+the fact that it was taken into account are therefore written in one transaction of the consumer's own database
+(``erp.sdk.inbox``).
 
 Usage: ERP_URL=... ERP_KEY=... python inbox.py PROVIDER TOPIC DATABASE, for example: python inbox.py bus/log stock.changed totals.db
 It adds the ``quantity`` of each event's data to a total for its ``sku``, until the topic has no more.
@@ -9,6 +10,7 @@ It adds the ``quantity`` of each event's data to a total for its ``sku``, until 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sqlite3
@@ -17,44 +19,11 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
+from erp.sdk.inbox import Inbox
+
 Event = dict[str, Any]
 Call = Callable[[str, dict[str, Any]], dict[str, Any]]
 """``call(action, params)``: the result of an action of the bus."""
-
-
-class Inbox:
-    """Remembers in the consumer's own database which events it has taken into account."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        """``database``: opened with ``isolation_level=None``, so that transactions are the ones below."""
-        self._database = database
-        database.execute("PRAGMA synchronous = FULL")
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS inbox (topic TEXT, source TEXT, id TEXT, taken_at TEXT DEFAULT CURRENT_TIMESTAMP,"
-            " PRIMARY KEY (topic, source, id)) WITHOUT ROWID"
-        )
-
-    def once(self, topic: str, event: Event, effect: Callable[[sqlite3.Connection, Event], None]) -> bool:
-        """Let an event take effect unless it has; return whether it did now.
-
-        CloudEvents are the same when source and id are. What ``effect`` writes with the connection is durable together
-        with the fact that the event was taken, or neither is.
-        """
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            known = "INSERT INTO inbox (topic, source, id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-            is_new = self._database.execute(known, (topic, event["source"], event["id"])).rowcount == 1
-            if is_new:
-                effect(self._database, event)
-            self._database.execute("COMMIT")
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        return is_new
-
-    def forget(self, days: int) -> None:
-        """Forget older events: later than any bus repeats one, so not before its retention has passed."""
-        self._database.execute("DELETE FROM inbox WHERE taken_at < datetime('now', ?)", (f"-{days} days",))
 
 
 def consume(
@@ -67,9 +36,14 @@ def consume(
     params = {"topic": topic, "group": group, "max_events": 100, "wait_seconds": 2}
     deliveries = call("pull", params)["deliveries"]
     for delivery in deliveries:
-        inbox.once(topic, delivery["event"], effect)
+        event = delivery["event"]
+        inbox.handle(event, functools.partial(_given, effect, event))
         call("ack", {"ack_ids": [delivery["ack_id"]]})
     return len(deliveries)
+
+
+def _given(effect: Callable[[sqlite3.Connection, Event], None], event: Event, database: sqlite3.Connection) -> None:
+    effect(database, event)
 
 
 def add_to_total(database: sqlite3.Connection, event: Event) -> None:
@@ -84,9 +58,17 @@ def add_to_total(database: sqlite3.Connection, event: Event) -> None:
 
 def opened(path: str) -> sqlite3.Connection:
     """Open the consumer's database."""
-    database = sqlite3.connect(path, isolation_level=None, timeout=30)
+    database = sqlite3.connect(path, timeout=30)
+    database.execute("PRAGMA synchronous = FULL")
     database.execute("CREATE TABLE IF NOT EXISTS totals (sku TEXT PRIMARY KEY, quantity INTEGER NOT NULL)")
     return database
+
+
+def prepared(database: sqlite3.Connection) -> Inbox:
+    """Return the consumer's inbox."""
+    inbox = Inbox(database, consumer="totals")
+    inbox.prepare()
+    return inbox
 
 
 def main() -> None:
@@ -102,7 +84,7 @@ def main() -> None:
             return result
 
     database = opened(path)
-    inbox = Inbox(database)
+    inbox = prepared(database)
     while consume(call, topic, "totals", inbox, add_to_total):
         pass
     for sku, quantity in database.execute("SELECT sku, quantity FROM totals ORDER BY sku"):

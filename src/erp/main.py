@@ -18,7 +18,10 @@ from erp.errors import ProviderError
 from erp.gateway.acting import PLATFORM
 from erp.gateway.administration import Administration
 from erp.gateway.app import Gateway, Parts, pages
+from erp.gateway.audit_log import AuditLog
 from erp.gateway.batch import Batch
+from erp.gateway.break_glass import BreakGlass
+from erp.gateway.certificates import CertificatePages
 from erp.gateway.configuration import Configuration
 from erp.gateway.credentials import Credentials
 from erp.gateway.dead_events import DeadEvents
@@ -27,9 +30,13 @@ from erp.gateway.events import ProviderEvents
 from erp.gateway.invoke import InvokeRoute
 from erp.gateway.links import LinkRoutes
 from erp.gateway.operations import OperationPages
+from erp.gateway.people import People, people
 from erp.gateway.policies import AccessEvaluation, Permissions, Policies
 from erp.gateway.reloading import Reloading
 from erp.gateway.routing import Routing
+from erp.gateway.saml import SamlProviderPages
+from erp.gateway.scim import DirectoryRoles, Scim
+from erp.gateway.service_accounts import ServiceAccountPages
 from erp.gateway.standing import Standings
 from erp.gateway.status import Status
 from erp.runtime.calls import Calls
@@ -48,12 +55,15 @@ from erp.runtime.routes import RouteBook
 from erp.runtime.service_calls import service_context
 from erp.runtime.shares import TenantShares
 from erp.runtime.spending import Spending
+from erp.security.audit_keeper import AuditKeeper
+from erp.security.certificates import CertificateIdentity
 from erp.security.identity import KeyIdentity
 from erp.security.keyring import Keyring
 from erp.security.links import SealedLinks
 from erp.security.platform_identity import PlatformIdentity
 from erp.security.policy.decisions import DecisionPoint
 from erp.security.policy.wiring import PolicySettings, decision_point
+from erp.security.sessions import SessionSettings
 from erp.security.tokens import Tokens
 from erp.security.vault import EnvelopeVault
 from erp.services.order.follow_up import OrderFollowUp
@@ -120,6 +130,8 @@ class Settings:
     public_url: str | None = field(default_factory=lambda: os.environ.get("ERP_PUBLIC_URL"))
     """Where the gateway is reached from outside: what links begin with. None: where it listens."""
 
+    sessions: SessionSettings = field(default_factory=SessionSettings)
+
     policy: PolicySettings = field(default_factory=PolicySettings.from_environment)
 
     @property
@@ -167,6 +179,7 @@ class Layer:
         self.catalog = ProviderCatalog.load(settings.drop_in_dir)
         self.catalog.processes = settings.processes
         self.tokens = Tokens(self.vault)
+        self.audit_keeper = AuditKeeper(control, self.vault)
         self.identity = self._identity(keyring)
         self.pool = ProviderPool(
             self.catalog,
@@ -177,12 +190,14 @@ class Layer:
             links=self.links,
             reminders=control.reminders,
         )
+        self.people = self._people(keyring)
         self.hot_swap = HotSwap(self.catalog, self.pool)
         self.plans = PlanBook(self.catalog, self.pool, control.connections)
         self.calls = self._pipeline()
         self.calls.shares = tenant_shares()
         self.calls.spending = Spending(control.budgets)
-        self.calls.rates = control.rates if settings.processes > 1 else None
+        if settings.processes > 1:
+            self.calls.rates, self.calls.key_rates = control.rates, control.key_rates
         self.configuring = self._configuring()
         self.operations = OperationRunner(self.calls, control.operations, self.catalog, self.configuring)
         self.rotation = Rotation(self.operations, control.connections.list)
@@ -218,8 +233,13 @@ class Layer:
 
     def _identity(self, keyring: Keyring) -> PlatformIdentity:
         api_keys = self.control.api_keys
-        keys = KeyIdentity(api_keys, keyring.pepper, self.tokens)
+        uses, elevations = self.control.key_uses, self.control.elevations
+        keys = KeyIdentity(api_keys, keyring.pepper, self.tokens, elevations=elevations, uses=uses)
         return PlatformIdentity(keys, self.tokens, api_keys, self.policy, self.catalog)
+
+    def _people(self, keyring: Keyring) -> People:
+        control, settings = self.control, self.settings.sessions
+        return people(control, self.pool, self.links, own=self.identity, pepper=keyring.pepper, settings=settings)
 
     @classmethod
     async def open(cls, settings: Settings) -> Layer:
@@ -238,6 +258,7 @@ class Layer:
             asyncio.create_task(layer.caretaker.run(), name="caretaker"),
             asyncio.create_task(layer.operations.run(), name="operations"),
             asyncio.create_task(layer._evict(), name="pool eviction"),
+            asyncio.create_task(layer.audit_keeper.run(), name="audit keeper"),
         ]
         return layer
 
@@ -253,6 +274,7 @@ class Layer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.calls.routes.close()
         await self.feed.close()
+        await self.people.trust.close()
         await self.pool.close()
         await self.policy.close()
         await self.control.close()
@@ -301,7 +323,9 @@ class Layer:
 
     def application(self) -> Gateway:
         """Return the ASGI application over this layer. It neither opens nor closes the layer."""
-        credentials = Credentials(self.identity, self.policy)
+        certificates = CertificateIdentity(self.control.client_certificates)
+        browser, journal = self.people.browser, self.control.journal
+        credentials = Credentials(self.people.issuers, self.policy, journal, browser, certificates)
         invoke = InvokeRoute(self.calls, self.catalog, credentials, self.operations)
         return Gateway(invoke, pages(credentials, self._parts(credentials)))
 
@@ -329,10 +353,20 @@ class Layer:
             administration=Administration(
                 control=control, identity=self.identity, plans=plans, credentials=credentials
             ),
+            certificates=CertificatePages(control, credentials),
+            service_accounts=ServiceAccountPages(control, self.identity, credentials),
             links=LinkRoutes(self.links, self.calls, control.tenants),
+            audit_log=AuditLog(control, self.audit_keeper.checkpoints, credentials),
+            break_glass=BreakGlass(control, credentials),
             policies=Policies(control, self.policy, self.catalog, credentials),
             permissions=Permissions(self.catalog, self.policy),
             access=AccessEvaluation(self.identity, credentials),
+            sign_ins=self.people.sign_ins,
+            saml=self.people.saml,
+            scim=Scim(control, credentials, self.links),
+            directory_roles=DirectoryRoles(control, credentials),
+            saml_providers=SamlProviderPages(control, credentials),
+            sessions=self.people.sessions(credentials),
             status=Status(self.calls, self.metrics, {"control_plane": control.ping}, credentials),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 
@@ -66,12 +67,22 @@ def test_an_unknown_level_is_refused_before_anything_runs(runner: CliRunner) -> 
     assert "--level is one of P0" in result.stderr
 
 
-def test_recording_what_the_ledger_says_already_changes_nothing(runner: CliRunner) -> None:
-    ledger = Path(__file__).parents[2] / "src/erp/contracts/proof.json"
-    before = ledger.read_text()
+def test_what_is_recorded_says_with_what_and_on_which_day_and_recording_it_again_changes_nothing(
+    runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "src/erp"
+    (tree / "contracts").mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
+    monkeypatch.setattr("erp.contracts.authored.PACKAGE", tree)
+    monkeypatch.setattr("erp.runtime.conformance.folder.folder_of", lambda _: tree / "providers/secrets/local")
+    command = ["certify", "secrets/local", "--record", "--server", "Vault 2.0"]
 
-    result = runner.invoke(app, ["certify", "secrets/local", "--record"])
+    first, second = runner.invoke(app, command), runner.invoke(app, command)
 
-    assert result.exit_code == 0, result.stderr
-    assert "says so already" in result.stdout
-    assert ledger.read_text() == before
+    assert (first.exit_code, second.exit_code) == (0, 0), first.stderr + second.stderr
+    assert "changed; run `erp contracts generate`" in first.stdout
+    assert "says so already" in second.stdout
+    found = json.loads((tree / "contracts/proof.json").read_text())["secrets/local"]
+    assert found["levels"] == {"rotation": "P4", "versions": "P4"}
+    assert found["server"] == "Vault 2.0"
+    assert datetime.date.fromisoformat(found["date"]) <= datetime.datetime.now(datetime.UTC).date()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
 import pytest
+from tests.conformance.live import LIVE
 
+from erp.contracts import proof
 from erp.runtime.catalog import ProviderCatalog
 from erp.runtime.conformance.case import Case, cases_for
-from erp.runtime.conformance.certifying import ledger_text, proven, reached
+from erp.runtime.conformance.certifying import proven
 from erp.runtime.conformance.plugin import Suite, judge
 
 pytestmark = pytest.mark.timeout(200)  # a case may take 30 s, and one that measures time has three chances
@@ -23,21 +22,6 @@ LEDGER = HERE.parents[1] / "src/erp/contracts/proof.json"
 CATALOG = ProviderCatalog.load()
 
 
-class Live(Protocol):
-    """A module of ``live``."""
-
-    REF: str
-    VARIABLE: str
-
-    def config(self, address: str) -> Mapping[str, Any]:
-        """Return the configuration with which the provider reaches the server."""
-
-
-def _module(path: Path) -> Live:
-    return cast("Live", importlib.import_module(f"tests.conformance.live.{path.stem}"))
-
-
-LIVE = {one.REF: one for one in map(_module, sorted((HERE / "live").glob("*_*.py")))}
 _suites: dict[str, Suite] = {}
 
 
@@ -47,7 +31,14 @@ def suite(ref: str) -> Suite:
         address = os.environ.get(LIVE[ref].VARIABLE)
         if not address:
             pytest.skip(f"{ref} needs {LIVE[ref].VARIABLE}")
-        _suites[ref] = Suite(ref, LIVE[ref].config(address))
+        module = LIVE[ref]
+        credentials = getattr(module, "credentials", None)
+        _suites[ref] = Suite(
+            ref,
+            module.config(address),
+            level=getattr(module, "LEVEL", None),
+            credentials=credentials and credentials(address),
+        )
     return _suites[ref]
 
 
@@ -75,23 +66,20 @@ def test_a_provider_keeps_the_contract_on_a_live_server(ref: str, case: Case) ->
 @pytest.mark.parametrize("ref", LIVE)
 def test_the_ledger_of_proof_says_what_the_suite_proves_on_a_live_server(ref: str) -> None:
     ran = suite(ref)
-    level = getattr(LIVE[ref], "LEVEL", reached(ran.manifest, {}))
-    now = proven(ran.report(), ran.manifest, level)
+    now = proven(ran.report(), ran.manifest, ran.level)
 
-    assert json.loads(LEDGER.read_text()).get(ref, {}) == now, (
-        f"run `erp provider certify {ref} --config FILE --level {level} --record`"
-    )
+    assert proof.read(LEDGER).get(ref, {"levels": {}})["levels"] == now, f"run `erp provider certify {ref} --record`"
 
 
 def test_every_provider_that_names_a_server_and_claims_proof_has_a_live_module() -> None:
-    claims = set(json.loads(LEDGER.read_text()))
+    claims = set(proof.read(LEDGER))
     named = {ref for ref, one in CATALOG.providers.items() if one.conformance.get("server")}
 
     assert claims & named == set(LIVE) & claims
 
 
 def test_the_ledger_is_sorted_and_names_only_providers_that_are_here() -> None:
-    ledger = json.loads(LEDGER.read_text())
+    ledger = proof.read(LEDGER)
 
     assert set(ledger) <= set(CATALOG.providers)
-    assert LEDGER.read_text() == ledger_text(ledger)
+    assert LEDGER.read_text() == proof.text(ledger), "run `erp contracts generate`"

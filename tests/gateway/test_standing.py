@@ -37,6 +37,7 @@ def put_evidence(folder: Path, **changed: Any) -> None:
         "digest": digest(folder),
         "layer": {"version": "1"},
         "certified_at": "2026-01-01T00:00:00Z",
+        "peer": {"server": "Foreign 7.2"},
         "cases": [{"id": "CALL-01", "outcome": "passed"}, {"id": "CALL-02", "outcome": "gap"}],
         "proof": {"ttl": "P4"},
         "quality": {"level": "silver", "exempt": {}},
@@ -47,7 +48,8 @@ def put_evidence(folder: Path, **changed: Any) -> None:
 def test_built_in_providers_stand_where_ledger_and_scale_say() -> None:
     found = Standings(frozenset()).of(ProviderCatalog.load().provider("cache", "memory"))
 
-    assert found == Standing(quality()["cache/memory"], catalog()["proof"]["cache/memory"], None)
+    recorded = catalog()["proof"]["cache/memory"]
+    assert found == Standing(quality()["cache/memory"], recorded["levels"], None, recorded["date"])
     assert found.proof["ttl"] == "P4"
 
 
@@ -57,6 +59,7 @@ def test_evidence_of_a_trusted_key_is_proof(folder: Path) -> None:
     found = Standings(TRUSTING).of(manifest(folder))
 
     assert (found.level, found.proof) == ("silver", {"ttl": "P4"})
+    assert (found.server, found.date) == ("Foreign 7.2", "2026-01-01")
     assert found.evidence is not None
     assert (found.evidence["passed"], found.evidence["gaps"], found.evidence["trusted"]) == (1, 1, True)
 

@@ -165,7 +165,7 @@ def _hostile_sql() -> tuple[str, ...]:
 
 async def seen(victim: httpx2.AsyncClient, admin: httpx2.AsyncClient) -> dict[str, Any]:
     """What the victim sees of its own things."""
-    found = {}
+    found: dict[str, Any] = {}
     for path, params in WITNESSES:
         answer = await victim.post(f"/providers/{path}", json={"params": params})
         assert answer.status_code == 200, f"{path}: {answer.text}"

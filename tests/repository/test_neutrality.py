@@ -22,6 +22,7 @@ EXAMPLE_SECRETS: dict[str, str] = {}
 """Files that may hold a made-up secret, each with its reason."""
 LARGEST_BYTES = 300_000
 LARGE_FILES: dict[str, str] = {
+    "src/erp/contracts/catalog.json": "generated: what the layer knows of every action and provider when it starts, without reading YAML",
     "src/erp/contracts/openapi.json": "generated, and served as it is: every action of every domain with its schemas",
     "requirements/dev.lock": "generated: a hash of every wheel of everything that the tests of all providers need",
 }

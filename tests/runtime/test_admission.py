@@ -103,7 +103,7 @@ async def test_concurrent_first_calls_of_a_tenant_share_one_limit(toy: ToyLayer)
 async def test_rate_limits_of_tenants_are_remembered_up_to_a_number(
     toy: ToyLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "MAX_TENANT_BUCKETS", 2)
+    monkeypatch.setattr(pipeline, "MAX_BUCKETS", 2)
     for tenant in ("a", "b", "c"):
         await toy.calls.tenant_bucket(tenant)
 

@@ -99,7 +99,6 @@ async def test_a_write_is_repeated_only_where_that_cannot_double_it(
     [
         ProviderError("invalid_argument", "no"),
         ProviderError("internal", "no"),
-        ProviderError("outcome_unknown", "no"),
         ProviderError("conflict", "no"),
         ProviderError("unavailable", "no", retryable=False),
     ],
@@ -111,6 +110,24 @@ async def test_failures_that_would_repeat_are_not_retried(
     toy.script.fails(error)
 
     assert await failure(plan, call_context()) is error
+    assert toy.script.attempts == 1
+
+
+async def test_a_read_has_no_outcome_that_could_be_unknown(toy: ToyLayer, call_context: MakeCallContext) -> None:
+    plan = await toy.planned("get")
+    toy.script.fails(*[ProviderError("outcome_unknown", "The answer was lost.")] * 3)
+
+    refused = await failure(plan, call_context())
+
+    assert (refused.code, refused.retryable, toy.script.attempts) == ("unavailable", True, 3)
+    assert (await execution.run(plan, REQUEST, call_context())).value == "recovered"
+
+
+async def test_a_write_of_unknown_outcome_is_not_retried(toy: ToyLayer, call_context: MakeCallContext) -> None:
+    plan = await toy.planned("put")
+    toy.script.fails(ProviderError("outcome_unknown", "The answer was lost."))
+
+    assert (await failure(plan, call_context())).code == "outcome_unknown"
     assert toy.script.attempts == 1
 
 

@@ -16,7 +16,7 @@ from joserfc.jwk import OctKey, OKPKey
 
 from erp.errors import ProviderError
 from erp.main import Layer, Settings, running
-from erp.security.tokens import GATEWAY, SIGNING_KEYS, Tokens
+from erp.security.tokens import GATEWAY, SIGNING_KEYS, Tokens, is_own
 
 pytestmark = pytest.mark.anyio
 
@@ -79,6 +79,11 @@ async def test_a_token_opens_the_gateway_as_the_key_it_comes_from(layer: Layer, 
     assert (header["alg"], header["typ"], header["kid"]) == ("Ed25519", "at+jwt", "acme.1")
     assert (claims["iss"], claims["aud"], claims["tenant"]) == ("urn:erp:platform", GATEWAY, "acme")
     assert 0 < claims["exp"] - claims["iat"] <= 900
+
+
+async def test_tokens_of_the_platform_are_known_by_how_they_begin(token: str) -> None:
+    assert is_own(token)
+    assert not is_own(token.replace("eyJ0", "eyJ1", 1))
 
 
 async def test_a_narrowed_token_can_do_what_its_scopes_say_and_no_more(layer: Layer, key: str) -> None:

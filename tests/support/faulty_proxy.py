@@ -19,6 +19,7 @@ class FaultyProxy:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._losing: set[asyncio.StreamWriter] = set()
+        self._fronts: set[asyncio.StreamWriter] = set()
         self.port = 0
         self.fault: Fault = "none"
         """``silent`` swallows what clients send; ``lose_answers`` passes it on, and ends the connection instead of
@@ -29,6 +30,28 @@ class FaultyProxy:
         self.cut_answer_after: int | None = None
         self.lose_answer_to: bytes | None = None
         """Ends the connection instead of answering a request that holds this."""
+        self.delay_seconds = 0.0
+        """Before each piece of an answer."""
+        self.bytes_per_second: int | None = None
+        """How fast answers go on; None: as fast as they come."""
+        self.answers_first = 0
+        """``lose_answers``: how many pieces of answers still get through before."""
+        self.accepted = 0
+        """Connections of clients so far."""
+
+    @property
+    def open_connections(self) -> int:
+        """Connections of clients that are open now."""
+        return len(self._fronts)
+
+    def lead_to(self, host: str, port: int) -> None:
+        """Pass new connections on to another place: the server has been started anew."""
+        self._target = (host, port)
+
+    def heal(self) -> None:
+        """Pass everything on again."""
+        self.fault, self.cut_answer_after, self.delay_seconds, self.bytes_per_second = "none", None, 0.0, None
+        self.bytes_down = 0
 
     @property
     def url(self) -> str:
@@ -53,6 +76,8 @@ class FaultyProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        self._fronts.add(writer)
+        self.accepted += 1
         try:
             with suppress(OSError, asyncio.CancelledError):
                 there, back = await asyncio.open_connection(*self._target)
@@ -61,6 +86,8 @@ class FaultyProxy:
                 self._writers.discard(back)
         finally:
             self._writers.discard(writer)
+            self._fronts.discard(writer)
+            self._losing.discard(writer)
             writer.close()
 
     async def _up(self, reader: asyncio.StreamReader, back: asyncio.StreamWriter, front: asyncio.StreamWriter) -> None:
@@ -83,13 +110,24 @@ class FaultyProxy:
         while data := await there.read(CHUNK_BYTES):
             self.bytes_down += len(data)
             is_over = self.cut_answer_after is not None and self.bytes_down > self.cut_answer_after
-            if self.fault == "lose_answers" or front in self._losing or is_over:
+            is_lost = self.fault == "lose_answers" and self.answers_first == 0
+            self.answers_first = max(self.answers_first - 1, 0)
+            if is_lost or front in self._losing or is_over:
                 front.transport.abort()
                 back.transport.abort()
                 return
-            front.write(data)
-            await front.drain()
+            await asyncio.sleep(self.delay_seconds)
+            await self._pass_on(data, front)
         front.close()
+
+    async def _pass_on(self, data: bytes, front: asyncio.StreamWriter) -> None:
+        """Write at the pace that is set: a tenth of a second's worth at a time."""
+        step = len(data) if self.bytes_per_second is None else max(self.bytes_per_second // 10, 1)
+        for at in range(0, len(data), step):
+            front.write(data[at : at + step])
+            await front.drain()
+            if self.bytes_per_second is not None:
+                await asyncio.sleep(0.1)
 
 
 @asynccontextmanager

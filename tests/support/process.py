@@ -18,7 +18,7 @@ from tests.support.contract_client import live_client
 
 ERP = str(Path(sys.executable).with_name("erp"))
 KEY_LINE = re.compile(r"administrator key \(shown only now\): (\S+)")
-READY_LINE = re.compile(r"ready (http://\S+)")
+READY_LINE = re.compile(r"ready (https?://\S+)")
 END_SECONDS = 30
 
 

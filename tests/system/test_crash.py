@@ -19,7 +19,7 @@ import pytest
 from tests.support.process import Server
 
 from erp.control_plane import ControlPlane
-from erp.security.audit import Verdict, verify_tenant
+from erp.security.audit import Verdict, Verification
 
 EXECUTE, QUERY, SUBMIT = "/providers/db/sqlite/execute", "/providers/db/sqlite/query", "/services/order/submit"
 CALLERS = 3
@@ -214,6 +214,6 @@ async def verified(data_dir: Path) -> Verdict:
     """Check the hashes themselves, while the server runs."""
     control = await ControlPlane.open(data_dir, pepper=b"pepper of nobody, 32 bytes long.")
     try:
-        return await verify_tenant(control.audit, "acme")
+        return await Verification(control, "acme", [], []).run()
     finally:
         await control.close()

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from erp import __version__
-from erp.cli import contracts, db, keys, models, policy, provider, providers, tenants
+from erp.cli import audit, contracts, db, keys, models, policy, provider, providers, tenants
 from erp.cli.conformance import conformance
 from erp.cli.demo import demo
+from erp.cli.migrate.command import migrate
 from erp.cli.serve import serve
 from erp.cli.state.commands import apply, diff, export
 
@@ -27,8 +28,10 @@ app.command()(conformance)
 app.command()(apply)
 app.command()(diff)
 app.command()(export)
+app.command()(migrate)
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(db.app, name="db")
 app.add_typer(models.app, name="models")

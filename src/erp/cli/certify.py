@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from erp.cli.conformance import DROP_IN, examine, refusal, require_writable, settings
+from erp.cli.conformance import CREDENTIALS, DROP_IN, examine, refusal, require_writable, settings
 
 if TYPE_CHECKING:
     from erp.runtime.conformance import Report
@@ -32,7 +32,7 @@ class _Run:
     level: ProofLevel
 
 
-def certify(
+def certify(  # noqa: PLR0917  (each is an option of the command)
     ref: Annotated[str, typer.Argument(help="The provider, for example cache/example.")],
     config: Annotated[
         Path | None, typer.Option(help="JSON or YAML file with the configuration to use.", show_default=False)
@@ -44,6 +44,11 @@ def certify(
     ] = None,
     level: Annotated[
         str | None, typer.Option(help="What answered: P0 to P5; default: P4 if embedded or live.", show_default=False)
+    ] = None,
+    credentials: Annotated[Path | None, CREDENTIALS] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(help="What answered, when it cannot say so itself: 'moto 5.1'.", show_default=False),
     ] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Enter what is proven into the ledger of this source tree.")
@@ -59,7 +64,8 @@ def certify(
     if level is not None and level not in PROOF_LEVELS:
         raise refusal(f"--level is one of {', '.join(PROOF_LEVELS)}, not {level}.")
     require_writable("--evidence", evidence)
-    run = _run(ref, settings(config), folder, cast("ProofLevel | None", level))
+    run = _run(ref, settings(config), settings(credentials), folder, cast("ProofLevel | None", level))
+    run.report.server = server or run.report.server
     try:
         if record:
             _record(run)
@@ -69,13 +75,19 @@ def certify(
         raise refusal(str(error)) from None
 
 
-def _run(ref: str, config: dict[str, Any] | None, folder: Path | None, level: ProofLevel | None) -> _Run:
+def _run(
+    ref: str,
+    config: dict[str, Any] | None,
+    credentials: dict[str, Any] | None,
+    folder: Path | None,
+    level: ProofLevel | None,
+) -> _Run:
     from rich.console import Console
 
     from erp.runtime.catalog import ProviderCatalog
     from erp.runtime.conformance.certifying import reached
 
-    report = asyncio.run(examine(ref, config, [], folder, Console(stderr=True)))
+    report = asyncio.run(examine(ref, config, [], folder, Console(stderr=True), credentials))
     typer.echo(report.summary)
     if not report.is_good:
         typer.echo("erp: nothing was certified: mend the cases above, or name them as gaps.", err=True)
@@ -86,14 +98,16 @@ def _run(ref: str, config: dict[str, Any] | None, folder: Path | None, level: Pr
 
 def _record(run: _Run) -> None:
     from erp.contracts.authored import PACKAGE
-    from erp.runtime.conformance.certifying import LEDGER, proven, record
+    from erp.contracts.proof import FILE
+    from erp.runtime.conformance.certifying import proof_of, record
     from erp.runtime.conformance.folder import folder_of
 
     is_here = folder_of(run.manifest).resolve().is_relative_to(PACKAGE.resolve())
     if not is_here or not (PACKAGE.parents[1] / "docs").is_dir():
         raise refusal("--record is for the providers of a source tree of the layer; write evidence instead.")
-    ledger = PACKAGE / "contracts" / LEDGER
-    is_changed = record(ledger, run.manifest.ref, proven(run.report, run.manifest, run.level))
+    ledger = PACKAGE / "contracts" / FILE
+    today = datetime.datetime.now(datetime.UTC).date()
+    is_changed = record(ledger, run.manifest.ref, proof_of(run.report, run.manifest, run.level, today=today))
     typer.echo(f"{ledger}: {'changed; run `erp contracts generate`' if is_changed else 'says so already'}")
 
 

@@ -24,11 +24,17 @@ DROP_IN = typer.Option(
 )
 
 
-def conformance(
+CREDENTIALS = typer.Option(
+    help="Auth: JSON or YAML file with a credential each of the tenants alpha and beta.", show_default=False
+)
+
+
+def conformance(  # noqa: PLR0917  (options of a command line)
     provider: Annotated[str, typer.Argument(help="The provider, for example cache/memory.")],
     config: Annotated[
         Path | None, typer.Option(help="JSON or YAML file with the configuration to use.", show_default=False)
     ] = None,
+    credentials: Annotated[Path | None, CREDENTIALS] = None,
     case: Annotated[list[str] | None, typer.Option(help="Only this case; can be repeated.", show_default=False)] = None,
     folder: Annotated[Path | None, DROP_IN] = None,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.", show_default=False)] = None,
@@ -44,7 +50,8 @@ def conformance(
 
     for option, path in (("--junit", junit), ("--report", report)):
         require_writable(option, path)
-    done = asyncio.run(examine(provider, settings(config), case or [], folder, Console(stderr=True)))
+    console = Console(stderr=True)
+    done = asyncio.run(examine(provider, settings(config), case or [], folder, console, settings(credentials)))
     typer.echo(done.summary)
     _write(junit, writing.junit, done)
     _write(report, writing.markdown, done)
@@ -95,14 +102,19 @@ def settings(path: Path | None) -> dict[str, Any] | None:
 
 
 async def examine(
-    ref: str, config: Mapping[str, Any] | None, only: list[str], folder: Path | None, console: Console
+    ref: str,
+    config: Mapping[str, Any] | None,
+    only: list[str],
+    folder: Path | None,
+    console: Console,
+    credentials: Mapping[str, str] | None = None,
 ) -> Report:
     """Run the cases with a progress bar and say what failed as soon as it is known."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from erp.cli.conformance_host import hosting
     from erp.errors import ProviderError
-    from erp.runtime.conformance import Report, cases_for, run
+    from erp.runtime.conformance import Report, Run, cases_for
     from erp.runtime.conformance.peers import filled
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -120,10 +132,12 @@ async def examine(
         _refuse_invalid(filled(chosen, host.peers.site(), host.peers), manifest)
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task(ref, total=len(wanted))
-            async for outcome in run(host, manifest, chosen, only=only):
+            run = Run(host, manifest, chosen, credentials=credentials)
+            async for outcome in run.outcomes(only):
                 done.outcomes.append(outcome)
                 progress.update(task, advance=1, description=f"{ref} {outcome.case.id}")
                 _tell(console, outcome)
+            done.server = await run.server()
     return done
 
 

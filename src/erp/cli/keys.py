@@ -13,6 +13,8 @@ from erp.cli.session import DATA_DIR_HELP, with_control_plane
 if TYPE_CHECKING:
     from erp.control_plane import ControlPlane
 
+OVERLAP_SECONDS = 24 * 3600.0
+
 app = typer.Typer(
     help="Create API keys, rotate the master key.\n\nExample: erp keys create --tenant acme --role developer",
     no_args_is_help=True,
@@ -49,6 +51,27 @@ def create(
     async def made(control: ControlPlane) -> str:
         await control.tenants.get(tenant)
         _, text = await control.api_keys.create(tenant, role=role.value, name=name, scopes=scope or [])
+        return text
+
+    typer.echo(with_control_plane(data_dir, made))
+
+
+@app.command()
+def rotate(
+    key: Annotated[str, typer.Argument(metavar="ID", help="Id of the key (not the key itself).")],
+    tenant: Annotated[str, typer.Option(help="Whose key it is.")],
+    overlap_seconds: Annotated[
+        float, typer.Option(help="How long the old key stays valid; 0 ends it at once.", min=0)
+    ] = OVERLAP_SECONDS,
+    data_dir: Annotated[Path | None, typer.Option(help=DATA_DIR_HELP, show_default=False)] = None,
+) -> None:
+    """Put a new API key in the place of an old one and print it: the only time it is shown.
+
+    Example: export ERP_KEY=$(erp keys rotate 4fGh2kLmN0p --tenant acme --overlap-seconds 3600)
+    """
+
+    async def made(control: ControlPlane) -> str:
+        _, text = await control.api_keys.rotate(tenant, key, overlap_seconds=overlap_seconds)
         return text
 
     typer.echo(with_control_plane(data_dir, made))

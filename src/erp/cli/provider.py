@@ -11,6 +11,9 @@ from erp.cli.certify import certify, verify_evidence
 from erp.cli.conformance import refusal
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from erp.contracts.proof import Proof
     from erp.runtime.conformance.folder import ProviderFolder
     from erp.runtime.conformance.quality import Assessment
 
@@ -70,6 +73,40 @@ def check(
         _tell(one)
     if any(one.errors for one in assessments):
         raise typer.Exit(1)
+
+
+@app.command()
+def proof(
+    ref: Annotated[str | None, typer.Argument(help="The provider, for example cache/redis; all if absent.")] = None,
+) -> None:
+    """Show how the capabilities of providers are proven, with which server, and when last.
+
+    Example: erp provider proof db/sqlite
+    """
+    from rich.console import Console
+
+    from erp.contracts.loading import catalog
+
+    ledger, manifests = catalog()["proof"], catalog()["providers"]
+    if ref is not None and ref not in manifests:
+        raise refusal(f"there is no provider {ref} in this distribution; there are: {', '.join(sorted(manifests))}.")
+    wanted = sorted(manifests) if ref is None else [ref]
+    Console(soft_wrap=True).print(_table({one: manifests[one]["capabilities"] for one in wanted}, ledger))
+
+
+def _table(capabilities: dict[str, list[str]], ledger: dict[str, Proof]) -> Table:
+    from rich.table import Table
+
+    table = Table("provider", "capability", "proven", "with", "on", box=None)
+    for ref, names in capabilities.items():
+        known = ledger.get(ref)
+        for name in names:
+            level = known["levels"].get(name) if known else None
+            if known is None or level is None:
+                table.add_row(ref, name, "declared")
+            else:
+                table.add_row(ref, name, level, known.get("server", "itself"), known.get("date", ""))
+    return table
 
 
 def _folders(target: str | None) -> list[ProviderFolder]:

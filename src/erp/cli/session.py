@@ -59,12 +59,15 @@ def with_control_plane(data_dir: Path | None, work: Callable[[ControlPlane], Awa
         return asyncio.run(session())
 
 
-def asked(method: str, url: str, key: str, body: Mapping[str, Any] | None = None) -> Any:
+def asked(
+    method: str, url: str, key: str, body: Mapping[str, Any] | None = None, *, connection: str | None = None
+) -> Any:
     """Return a running server's answer; whatever goes wrong ends the command with status 1 and a readable reason."""
     import httpx2
 
     try:
-        answer = httpx2.request(method, url, headers={"authorization": f"Bearer {key}"}, json=body, timeout=ASK_SECONDS)
+        headers = {"authorization": f"Bearer {key}"} | ({"x-connection": connection} if connection else {})
+        answer = httpx2.request(method, url, headers=headers, json=body, timeout=ASK_SECONDS)
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         typer.echo(
             f"erp: {url} cannot be reached: {error}. Start it with `erp serve`, or name it with --url.", err=True

@@ -18,6 +18,7 @@ from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
 
 if TYPE_CHECKING:
+    from erp.gateway.tls import Tls
     from erp.main import Settings
 
 WORKER = "ERP_WORKER"
@@ -69,7 +70,10 @@ class Shared:
 class Workers:
     """Starts workers, starts those again that die, and ends all of them when told."""
 
-    def __init__(self, settings: Settings, host: str, port: int, drain_seconds: int, count: int) -> None:
+    def __init__(
+        self, settings: Settings, host: str, port: int, drain_seconds: int, count: int, tls: Tls | None = None
+    ) -> None:
+        self._tls = tls
         self._settings = settings
         self._drain_seconds = drain_seconds
         self._count = count
@@ -87,7 +91,8 @@ class Workers:
         self._processes = [self._started() for _ in range(self._count)]
         if self._until_ready():
             host, port = self._socket.getsockname()[:2]
-            address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            scheme = "http" if self._tls is None else "https"
+            address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
             print(f"ready {address} ({self._count} workers)", file=sys.stderr, flush=True)
         return self._watch()
 
@@ -106,6 +111,7 @@ class Workers:
             "ERP_PROCESSES": str(max(self._count, self._settings.processes)),
         }
         options = ["--data-dir", str(self._settings.data_dir), "--drain-seconds", str(self._drain_seconds)]
+        options += [] if self._tls is None else self._tls.options
         return subprocess.Popen(  # noqa: S603  (this program itself)
             [sys.executable, "-m", "erp.cli", "serve", *options],
             env=environment,

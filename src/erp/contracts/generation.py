@@ -12,12 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from erp.contracts import asyncapi_writer, dialect, manifests, models_writer, openapi_writer, reference_writer
+from erp.contracts import asyncapi_writer, dialect, manifests, models_writer, openapi_writer, proof, reference_writer
 from erp.contracts.authored import PACKAGE, Authored, AuthoredError, Contract, read
 from erp.contracts.models_writer import pascal
 from erp.contracts.schemas import inlined, needs_full_check
 
-PROOF = "proof.json"
 STATE_SCHEMA = "state.schema.json"
 
 
@@ -31,21 +30,23 @@ def problems(authored: Authored, package: Path = PACKAGE) -> list[str]:
 def outputs(authored: Authored, package: Path = PACKAGE) -> dict[Path, str]:
     """Return path -> text of every generated file."""
     here, docs = package / "contracts", package.parents[1] / "docs" / "reference"
-    proof = _proof(here)
+    ledger = proof.read(here / proof.FILE)
     found = {here / "models" / "errors.py": models_writer.errors(authored.errors)}
     for contract in authored.contracts:
         found[here / "models" / f"{contract.name}.py"] = models_writer.models(contract)
     found = dict(zip(found, _formatted(list(found.values())), strict=True))
-    found[here / "catalog.json"] = _compact(catalog(authored, proof))
+    if ledger:
+        found[here / proof.FILE] = proof.text(ledger)
+    found[here / "catalog.json"] = _compact(catalog(authored, ledger))
     found[here / "openapi.json"] = _compact(openapi_writer.openapi(authored))
     found[here / "asyncapi.json"] = _readable(asyncapi_writer.asyncapi(authored))
     found[here / STATE_SCHEMA] = _readable(state_schema(authored))
     if docs.parent.is_dir():
-        found |= {docs / name: text for name, text in reference_writer.pages(authored, proof).items()}
+        found |= {docs / name: text for name, text in reference_writer.pages(authored, ledger).items()}
     return found
 
 
-def catalog(authored: Authored, proof: dict[str, dict[str, str]]) -> dict[str, Any]:
+def catalog(authored: Authored, ledger: dict[str, proof.Proof]) -> dict[str, Any]:
     """Return what the running layer reads: self-contained schemas, models' names, manifests, proofs."""
     operations = authored.gateway["operations"]
     definitions = authored.gateway["$defs"]
@@ -58,7 +59,7 @@ def catalog(authored: Authored, proof: dict[str, dict[str, str]]) -> dict[str, A
             if "request" in operation
         },
         "providers": authored.manifests,
-        "proof": proof,
+        "proof": ledger,
     }
 
 
@@ -80,11 +81,6 @@ def _catalogued(contract: Contract) -> dict[str, Any]:
     for event in (document.get("events") or {}).values():
         event["payload"] = inlined(event["payload"], contract.definitions)
     return document
-
-
-def _proof(here: Path) -> dict[str, dict[str, str]]:
-    path = here / PROOF
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _formatted(sources: list[str]) -> list[str]:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from erp.contracts.authored import Authored, Contract
 
 PREFIX = "#/components/schemas/"
+SCIM = "application/scim+json"
+"""Media type of operations with ``scim: true`` (RFC 7644, section 8.1), whose errors are SCIM's too."""
 _HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-Id": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
     "X-Tenant-Id": {"type": "string"},
@@ -94,7 +96,11 @@ def _tags(authored: Authored) -> list[dict[str, str]]:
         "routes": "A tenant's own names for connections.",
         "operations": "Calls that nobody waits for.",
         "administration": "Tenants, keys, quotas, audit.",
+        "audit": "Proofs of the audit records, and how long they are kept.",
+        "break-glass": "A further role for a limited time.",
         "access": "Who may do what, and why.",
+        "directory": "People and groups as identity management provisions them (SCIM 2.0).",
+        "sessions": "People in browsers, and tokens that end before their time.",
         "links": "URLs that need no key.",
         "status": "The process itself.",
     }
@@ -125,7 +131,7 @@ def _operation(operation_id: str, operation: dict[str, Any]) -> dict[str, Any]:
     ]
     if "request" in operation:
         schema = {"$ref": f"{PREFIX}{pascal_of(operation_id)}Request"}
-        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        found["requestBody"] = {"required": True, "content": {_media_type(operation): {"schema": schema}}}
     if "request_bytes" in operation:
         found["requestBody"] = {"content": _any_bytes(operation["request_bytes"])}
     found["responses"] = _responses(operation)
@@ -156,6 +162,10 @@ def _responses(operation: dict[str, Any]) -> dict[str, Any]:
     common = set() if operation.get("public") and not operation.get("link") else {401, 403, 429, 431, 500, 503}
     body = _BODY_STATUSES if "request" in operation else {400} if operation.get("headers") else set()
     for problem in sorted({*operation["problems"], *common, *body}):
+        if operation.get("scim"):
+            content = {SCIM: {"schema": {"$ref": f"{PREFIX}ScimError"}}}
+            responses.setdefault(str(problem), _response(_STATUS_TITLES[problem], content))
+            continue
         responses.setdefault(str(problem), {"$ref": f"#/components/responses/{problem}"})
     return dict(sorted(responses.items()))
 
@@ -177,8 +187,13 @@ def _success(operation: dict[str, Any]) -> dict[str, Any]:
     if "text" in operation:
         return _response(operation["summary"], {operation["text"]: {"schema": {"type": "string"}}})
     if "answer" in operation:
-        return _response(operation["summary"], {"application/json": {"schema": {"$ref": PREFIX + operation["answer"]}}})
+        schema = {"$ref": PREFIX + operation["answer"]}
+        return _response(operation["summary"], {_media_type(operation): {"schema": schema}})
     return {"description": "Done.", "headers": _headers("X-Request-Id")}
+
+
+def _media_type(operation: dict[str, Any]) -> str:
+    return SCIM if operation.get("scim") else "application/json"
 
 
 def _any_bytes(media_type: str) -> dict[str, Any]:

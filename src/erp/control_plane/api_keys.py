@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, TypedDict, Unpack
@@ -16,13 +15,14 @@ from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import cursors, key_text, moments
 from erp.control_plane.database import Database
 from erp.control_plane.expected import expect
+from erp.control_plane.key_facts import ROLES, check_facts
 from erp.control_plane.revisions import Revisions, Topic, counted
-from erp.control_plane.tables import api_keys
+from erp.control_plane.service_accounts import ServiceAccount
+from erp.control_plane.service_accounts import found as account_found
+from erp.control_plane.tables import api_keys, service_accounts
 from erp.control_plane.tenants import require
 from erp.errors import FieldError, ProviderError
-
-ROLES = ("admin", "operator", "developer", "agent")
-_SCOPE = re.compile(r"(providers|services|admin|\*):[a-z0-9_*/.-]{1,200}:[a-z_*]{1,64}\Z")
+from erp.runtime.call_policy import Rate
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -38,6 +38,12 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_at: str
     expires_at: str | None = None
     revoked_at: str | None = None
+    rate: Rate | None = None
+    service_account: str | None = None
+    replaces: str | None = None
+    """The key in whose place it was put."""
+    last_used_at: str | None = None
+    """Up to a minute before the last use."""
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +56,10 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int | None
     """A moment (``erp.control_plane.moments``)."""
     is_revoked: bool
+    """Or the service account that it belongs to is disabled."""
+    rate: Rate | None = None
+    service_account: str | None = None
+    last_used_at: int | None = None
 
 
 class KeyChanges(TypedDict, total=False):
@@ -59,6 +69,7 @@ class KeyChanges(TypedDict, total=False):
     role: str
     scopes: Sequence[str]
     expires_at: datetime.datetime | None
+    rate: Mapping[str, Any] | None
 
 
 class ApiKeys:
@@ -77,6 +88,8 @@ class ApiKeys:
         name: str | None = None,
         scopes: Sequence[str] = (),
         expires_at: datetime.datetime | None = None,
+        rate: Mapping[str, Any] | None = None,
+        service_account: str | None = None,
         revision: str | None = None,
     ) -> tuple[ApiKey, str]:
         """Create a key; return its facts and its text, which cannot be read again.
@@ -87,11 +100,14 @@ class ApiKeys:
             name: what people call it; several keys may have one name.
             scopes: what it is narrowed to; none: not at all.
             expires_at: when it ends; None: never.
+            rate: how many calls it may make (``Rate``); None: as many as the tenant.
+            service_account: whose key it is; its role is the account's, and so are its scopes unless it is narrowed further.
             revision: that of the newest valid key with this name; empty: there must be none; None: any or none.
 
         Raises:
-            ProviderError: ``invalid_argument`` for an unknown role, a malformed scope or a time
-                that has passed; ``not_found`` when the tenant does not exist; ``conflict``.
+            ProviderError: ``invalid_argument`` for an unknown role, a malformed scope, a time that has passed, a malformed
+                rate, or more than the service account may do; ``not_found`` when the tenant or the account does not
+                exist; ``conflict``.
         """
         check_facts(role, scopes, expires_at)
         minted = key_text.mint()
@@ -104,11 +120,16 @@ class ApiKeys:
             "digest": key_text.digest(self._pepper, minted.text),
             "created_at": moments.now(),
             "expires_at": None if expires_at is None else moments.of(expires_at),
-            "revoked_at": None,
+            "rate": _rate_text(rate),
+            "service_account": service_account,
+            **dict.fromkeys(("revoked_at", "replaces", "last_used_at")),
         }
 
         def insert(connection: sa.Connection) -> None:
             require(connection, tenant, alone=revision is not None)
+            if service_account is not None:
+                account = account_found(tenant, service_account, connection, lock=True)
+                row["scopes"] = msgspec.json.encode(_within(account, role, scopes)).decode()
             if revision is not None:
                 expect("API key", revision, _newest(tenant, name, connection))
             connection.execute(sa.insert(api_keys).values(row))
@@ -160,13 +181,62 @@ class ApiKeys:
         values = _columns(changes)
 
         def change(connection: sa.Connection) -> ApiKey:
-            expect("API key", revision, _valid(tenant, id, connection, lock=True).revision)
+            present = _valid(tenant, id, connection, lock=True)
+            expect("API key", revision, present.revision)
+            if present.service_account is not None and ("role" in changes or "scopes" in changes):
+                account = account_found(tenant, present.service_account, connection)
+                scopes = _within(account, changes.get("role", present.role), changes.get("scopes", present.scopes))
+                values["scopes"] = msgspec.json.encode(scopes).decode()
             connection.execute(sa.update(api_keys).where(api_keys.c.id == id).values(values))
             return _valid(tenant, id, connection)
 
         changed = await self._database.transact(counted(change, Topic.API_KEYS))
         self.revisions.announce(Topic.API_KEYS)
         return changed
+
+    async def rotate(
+        self,
+        tenant: str,
+        id: str,  # noqa: A002
+        *,
+        overlap_seconds: float,
+        expires_at: datetime.datetime | None = None,
+    ) -> tuple[ApiKey, str]:
+        """Put a new key in the place of one that is valid; return its facts and its text, which cannot be read again.
+
+        Args:
+            tenant: whose key it is.
+            id: the old key. It stays valid for ``overlap_seconds`` more, but never longer than it was to be.
+            overlap_seconds: 0 ends it at once.
+            expires_at: when the new key ends; None: when the old one was to end.
+
+        Raises:
+            ProviderError: ``not_found`` when there is no such key or it is revoked or has ended, ``invalid_argument``.
+        """
+        minted = key_text.mint()
+
+        def replace(connection: sa.Connection) -> ApiKey:
+            old = connection.execute(_unrevoked(tenant, id).with_for_update()).mappings().first()
+            now = moments.now()
+            if old is None or (old["expires_at"] is not None and old["expires_at"] <= now):
+                raise _unknown(id)
+            check_facts(old["role"], (), expires_at)
+            row = {
+                **old,
+                "id": minted.id,
+                "digest": key_text.digest(self._pepper, minted.text),
+                "created_at": max(now, old["created_at"] + 1),  # the newest of its name
+                "expires_at": old["expires_at"] if expires_at is None else moments.of(expires_at),
+                "replaces": id,
+                "last_used_at": None,
+            }
+            connection.execute(sa.insert(api_keys).values(row))
+            connection.execute(sa.update(api_keys).where(api_keys.c.id == id).values(_ended(old, now, overlap_seconds)))
+            return _key(row)
+
+        made = await self._database.transact(counted(replace, Topic.API_KEYS))
+        self.revisions.announce(Topic.API_KEYS)
+        return made, minted.text
 
     async def revoke(self, tenant: str, id: str, *, revision: str | None = None) -> bool:  # noqa: A002
         """Make a key invalid, here at once and in other processes within a second; False when there is none.
@@ -189,36 +259,25 @@ class ApiKeys:
         return is_revoked
 
 
-def check_facts(role: str, scopes: Sequence[str], expires_at: datetime.datetime | None) -> None:
-    """Pass when a key can be like this.
-
-    Raises:
-        ProviderError: ``invalid_argument`` naming each field.
-    """
-    wrong = [
-        FieldError(f"/scopes/{number}", "Use AREA:TARGET:EFFECT, for example providers:cache/*:read.")
-        for number, scope in enumerate(scopes)
-        if _SCOPE.match(scope) is None
-    ]
-    if role not in ROLES:
-        wrong.append(FieldError("/role", f"Use one of {', '.join(ROLES)}."))
-    if expires_at is not None and moments.of(expires_at) <= moments.now():
-        wrong.append(FieldError("/expires_at", "Use a time to come."))
-    if wrong:
-        raise ProviderError(ErrorCode.INVALID_ARGUMENT, "An API key cannot be like this.", errors=wrong)
-
-
 def _find(id_: str, connection: sa.Connection) -> KeyRecord | None:
-    row = connection.execute(sa.select(api_keys).where(api_keys.c.id == id_)).first()
+    account = service_accounts.c
+    is_its = sa.and_(account.tenant == api_keys.c.tenant, account.name == api_keys.c.service_account)
+    joined = api_keys.outerjoin(service_accounts, is_its)
+    columns = (api_keys, account.name.label("account"), account.disabled_at)
+    row = connection.execute(sa.select(*columns).select_from(joined).where(api_keys.c.id == id_)).first()
     if row is None:
         return None
+    is_disabled = row.service_account is not None and (row.account is None or row.disabled_at is not None)
     return KeyRecord(
         tenant=row.tenant,
         role=row.role,
         scopes=msgspec.json.decode(row.scopes, type=frozenset[str]),
         digest=bytes(row.digest),
         expires_at=row.expires_at,
-        is_revoked=row.revoked_at is not None,
+        is_revoked=row.revoked_at is not None or is_disabled,
+        rate=_rate(row.rate),
+        service_account=row.service_account,
+        last_used_at=row.last_used_at,
     )
 
 
@@ -240,8 +299,51 @@ def _valid(tenant: str, id_: str, connection: sa.Connection, *, lock: bool = Fal
     statement = _unrevoked(tenant, id_)
     row = connection.execute(statement.with_for_update() if lock else statement).mappings().first()
     if row is None:
-        raise ProviderError(ErrorCode.NOT_FOUND, f"There is no API key {id_[:100]!r}.")
+        raise _unknown(id_)
     return _key(row)
+
+
+def _unknown(id_: str) -> ProviderError:
+    return ProviderError(ErrorCode.NOT_FOUND, f"There is no API key {id_[:100]!r}.")
+
+
+def _ended(old: Mapping[Any, Any], now: int, overlap_seconds: float) -> dict[str, int]:
+    """Return the columns of a key that has been replaced."""
+    if overlap_seconds <= 0:
+        return {"revoked_at": now}
+    ends = now + int(overlap_seconds * moments.MICROSECONDS)
+    return {"expires_at": ends if old["expires_at"] is None else min(ends, old["expires_at"])}
+
+
+def _within(account: ServiceAccount, role: str, scopes: Sequence[str]) -> Sequence[str]:
+    """Return the scopes of a key of ``account``: those given, or all that the account has.
+
+    Raises:
+        ProviderError: ``invalid_argument`` for more than the account may do.
+    """
+    wrong = []
+    if role != account.role:
+        wrong.append(FieldError("/role", f"Use {account.role}, the role of the service account."))
+    if account.scopes and not set(scopes) <= set(account.scopes):
+        wrong.append(FieldError("/scopes", f"Use some of the service account's: {', '.join(account.scopes)}."))
+    if wrong:
+        message = "A key cannot do more than the service account that it belongs to."
+        raise ProviderError(ErrorCode.INVALID_ARGUMENT, message, errors=wrong)
+    return sorted(set(scopes)) or account.scopes
+
+
+def _rate_text(rate: Mapping[str, Any] | None) -> str | None:
+    if rate is None:
+        return None
+    try:
+        return msgspec.json.encode(msgspec.convert(rate, Rate)).decode()
+    except msgspec.ValidationError as error:
+        problem = FieldError("/rate", f"{error}.")
+        raise ProviderError(ErrorCode.INVALID_ARGUMENT, "The rate is not valid.", errors=[problem]) from None
+
+
+def _rate(text: str | None) -> Rate | None:
+    return None if text is None else msgspec.json.decode(text, type=Rate)
 
 
 def _columns(changes: KeyChanges) -> dict[str, Any]:
@@ -250,11 +352,15 @@ def _columns(changes: KeyChanges) -> dict[str, Any]:
         values["scopes"] = msgspec.json.encode(sorted(set(changes["scopes"]))).decode()
     if (ends := changes.get("expires_at")) is not None:
         values["expires_at"] = moments.of(ends)
+    if "rate" in changes:
+        values["rate"] = _rate_text(changes["rate"])
     return values
 
 
 def _revision(row: Mapping[Any, Any]) -> str:
     facts = [row[name] for name in ("name", "role", "scopes", "expires_at")]
+    if row["rate"] is not None:
+        facts.append(row["rate"])
     return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()[:16]
 
 
@@ -269,4 +375,8 @@ def _key(row: Mapping[Any, Any]) -> ApiKey:
         created_at=moments.text(row["created_at"]),
         expires_at=moments.optional_text(row["expires_at"]),
         revoked_at=moments.optional_text(row["revoked_at"]),
+        rate=_rate(row["rate"]),
+        service_account=row["service_account"],
+        replaces=row["replaces"],
+        last_used_at=moments.optional_text(row["last_used_at"]),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +9,12 @@ import msgspec
 import sqlalchemy as sa
 
 from erp.control_plane import moments
+from erp.control_plane.chain import GENESIS, chained
 from erp.control_plane.claims import ClaimTable
+from erp.control_plane.merkle import CompactRange, leaf_hash
 from erp.control_plane.statements import Lookup, Statement, insert_new
-from erp.control_plane.tables import audit, audit_heads, outbox
+from erp.control_plane.tables import audit, audit_heads, audit_nodes, outbox
 from erp.runtime.ports import AuditEntry, Claim, ClaimOutcome, Completion, OutboxEvent
-
-GENESIS = bytes(32)
-"""``prev_hash`` of a tenant's first audit record."""
 
 AT_ONCE = 0
 """``due_at`` of an event that waits for nothing, whatever becomes of the clock."""
@@ -25,10 +23,21 @@ _EVENT_COLUMNS = ("tenant", "id", "key", "event", "state", "attempts", "due_at")
 _canonical = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
-AuditRow = tuple[str, int, str, str, str, bytes]
-"""tenant, time, actor, target, outcome, record."""
+Searched = tuple[str, int, str, str, str, str, str, str]
+"""tenant, time, actor, target, outcome, action, effect, request id."""
+AuditRow = tuple[str, int, str, str, str, str, str, str, bytes]
+"""As ``Searched``, and the record."""
 EventRow = tuple[str, str, str | None, bytes, str, int, int]
 """tenant, id, key, event, state, attempts, due_at."""
+
+
+@dataclass(slots=True)
+class Head:
+    """Where a tenant's chain ends, and the tree over it."""
+
+    seq: int
+    hash: bytes
+    tree: CompactRange
 
 
 @dataclass(slots=True)
@@ -72,14 +81,7 @@ class BatchWriter:
             _insert_event(dialect),
             *_EVENT_COLUMNS,
         )
-        self._insert_audit = Statement(
-            dialect,
-            sa.insert(audit),
-            *("tenant", "seq", "time", "actor", "target", "outcome", "record", "prev_hash", "hash"),
-        )
-        self._insert_head = Statement(dialect, insert_new(dialect, audit_heads), "tenant", "seq", "hash")
-        self._update_head = Statement(dialect, _update_head(), "seq", "hash", "of_tenant")
-        self._heads = Lookup(dialect, _select_heads)
+        self._chain = ChainWriter(dialect)
 
     def write(self, batch: Batch, connection: sa.Connection) -> Written:
         """Write ``batch``."""
@@ -93,10 +95,10 @@ class BatchWriter:
         self._claims.release(connection, batch.released)
         # Whoever holds a tenant's head gives its events their positions: they become visible in that order, and who reads
         # on behind a position misses none. (Every event comes with an audit record of its tenant.)
-        heads = self._locked_heads(connection, sorted({entry[0] for entry in batch.audit})) if batch.audit else {}
+        heads = self._chain.locked(connection, {entry[0] for entry in batch.audit}) if batch.audit else {}
         self._insert_event.run(connection, _told(batch, superseded) if superseded else batch.events)
         if batch.audit:
-            self._chain(connection, batch.audit, heads)
+            self._chain.extend(connection, batch.audit, heads)
         return Written(outcomes, superseded)
 
     def retire(self, connection: sa.Connection) -> None:
@@ -107,26 +109,64 @@ class BatchWriter:
         """Forget a bounded number of answers whose window has passed."""
         self._claims.purge(connection)
 
-    def _chain(self, connection: sa.Connection, entries: list[AuditRow], heads: dict[str, tuple[int, bytes]]) -> None:
-        rows = []
-        for tenant, time, actor, target, outcome, record in entries:
-            seq, previous = heads[tenant]
-            digest = chained(previous, record)
-            heads[tenant] = (seq + 1, digest)
-            rows.append((tenant, seq + 1, time, actor, target, outcome, record, previous, digest))
-        self._insert_audit.run(connection, rows)
-        self._update_head.run(connection, [(seq, digest, tenant) for tenant, (seq, digest) in heads.items()])
 
-    def _locked_heads(self, connection: sa.Connection, tenants: list[str]) -> dict[str, tuple[int, bytes]]:
-        heads = self._read_heads(connection, tenants)
-        missing = [tenant for tenant in tenants if tenant not in heads]
+class ChainWriter:
+    """Appends records to tenants' chains and to the trees over them."""
+
+    def __init__(self, dialect: sa.Dialect) -> None:
+        self._insert_audit = Statement(dialect, sa.insert(audit), *audit.c.keys())
+        self._insert_node = Statement(dialect, sa.insert(audit_nodes), "tenant", "level", "index", "hash")
+        self._insert_head = Statement(dialect, insert_new(dialect, audit_heads), "tenant", "seq", "hash", "subtrees")
+        self._update_head = Statement(dialect, _update_head(), "seq", "hash", "subtrees", "of_tenant")
+        self._heads = Lookup(dialect, _select_heads)
+
+    def locked(self, connection: sa.Connection, tenants: set[str]) -> dict[str, Head]:
+        """Return where the chains of ``tenants`` end; nobody else appends to them before the transaction ends."""
+        names = sorted(tenants)
+        heads = self._read_heads(connection, names)
+        missing = [tenant for tenant in names if tenant not in heads]
         if missing:
-            self._insert_head.run(connection, [(tenant, 0, GENESIS) for tenant in missing])
+            self._insert_head.run(connection, [(tenant, 0, GENESIS, b"") for tenant in missing])
             heads |= self._read_heads(connection, missing)
         return heads
 
-    def _read_heads(self, connection: sa.Connection, tenants: list[str]) -> dict[str, tuple[int, bytes]]:
-        return {tenant: (seq, bytes(digest)) for tenant, seq, digest in self._heads.rows(connection, tenants)}
+    def extend(self, connection: sa.Connection, entries: list[AuditRow], heads: dict[str, Head]) -> None:
+        """Append ``entries`` to the chains whose ends are ``locked``."""
+        rows, nodes = [], []
+        for tenant, time, actor, target, outcome, action, effect, request_id, record in entries:
+            head = heads[tenant]
+            previous = head.hash
+            head.seq += 1
+            head.hash = chained(previous, record)
+            filled = head.tree.append(leaf_hash(head.hash))
+            if filled:
+                nodes += [(tenant, *node) for node in filled]
+            rows.append(
+                (
+                    tenant,
+                    head.seq,
+                    time,
+                    actor,
+                    target,
+                    outcome,
+                    record,
+                    previous,
+                    head.hash,
+                    action,
+                    effect,
+                    request_id,
+                )
+            )
+        self._insert_audit.run(connection, rows)
+        self._insert_node.run(connection, nodes)
+        ends = [(head.seq, head.hash, head.tree.packed(), tenant) for tenant, head in heads.items()]
+        self._update_head.run(connection, ends)
+
+    def _read_heads(self, connection: sa.Connection, tenants: list[str]) -> dict[str, Head]:
+        return {
+            tenant: Head(seq, bytes(digest), CompactRange(seq, bytes(subtrees)))
+            for tenant, seq, digest, subtrees in self._heads.rows(connection, tenants)
+        }
 
 
 def _told(batch: Batch, superseded: set[str]) -> list[EventRow]:
@@ -135,15 +175,23 @@ def _told(batch: Batch, superseded: set[str]) -> list[EventRow]:
     return [event for event in batch.events if event[:2] not in dropped]
 
 
-def chained(previous: bytes, record: bytes) -> bytes:
-    """Return the hash of an audit record: SHA-256 of the hash before it and its own bytes."""
-    return hashlib.sha256(previous + record).digest()
-
-
 def audit_row(entry: AuditEntry) -> AuditRow:
     """Return ``entry`` in its canonical form (JSON with sorted names) beside the columns to search by."""
-    time = moments.parsed(entry.time)
-    return entry.tenant, time, storable(entry.actor), storable(entry.target), storable(entry.outcome), _canonical(entry)
+    return (*searched(entry), _canonical(entry))
+
+
+def searched(entry: AuditEntry) -> Searched:
+    """Return the columns by which the record of ``entry`` is found."""
+    return (
+        entry.tenant,
+        moments.parsed(entry.time),
+        storable(entry.actor),
+        storable(entry.target),
+        storable(entry.outcome),
+        storable(entry.action),
+        entry.effect,
+        storable(entry.request_id),
+    )
 
 
 def event_row(event: OutboxEvent) -> EventRow:
@@ -162,11 +210,11 @@ def _insert_event(dialect: sa.Dialect) -> sa.ClauseElement:
 
 
 def _update_head() -> sa.ClauseElement:
-    values: dict[str, sa.ColumnElement[Any]] = {"seq": sa.bindparam("seq"), "hash": sa.bindparam("hash")}
+    values: dict[str, sa.ColumnElement[Any]] = {name: sa.bindparam(name) for name in ("seq", "hash", "subtrees")}
     return sa.update(audit_heads).where(audit_heads.c.tenant == sa.bindparam("of_tenant")).values(values)
 
 
-def _select_heads(tenants: list[str]) -> sa.Select[str, int, bytes]:
+def _select_heads(tenants: list[str]) -> sa.Select[str, int, bytes, bytes]:
     heads = audit_heads.c
-    statement = sa.select(heads.tenant, heads.seq, heads.hash).where(heads.tenant.in_(tenants))
+    statement = sa.select(heads.tenant, heads.seq, heads.hash, heads.subtrees).where(heads.tenant.in_(tenants))
     return statement.order_by(heads.tenant).with_for_update()

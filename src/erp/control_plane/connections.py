@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -68,6 +68,13 @@ class StoredConnections:
         if provider is not None:
             statement = statement.where(connections.c.provider == provider)
         rows = await self._database.run(lambda connection: connection.execute(statement).mappings().all())
+        return [_connection(row) for row in rows]
+
+    async def of_provider(self, domain: str, provider: str) -> Sequence[Connection]:
+        """Return the connections of all tenants to one provider, oldest first."""
+        order = (connections.c.created_at, connections.c.tenant, connections.c.name)
+        statement = sa.select(connections).where(connections.c.domain == domain, connections.c.provider == provider)
+        rows = await self._database.run(lambda one: one.execute(statement.order_by(*order)).mappings().all())
         return [_connection(row) for row in rows]
 
     async def put(self, connection: Connection, *, revision: str | None = None) -> Connection:

@@ -9,19 +9,31 @@ import sqlalchemy as sa
 from erp.control_plane import schema
 from erp.control_plane.api_keys import ApiKeys
 from erp.control_plane.audit import AuditRecords
+from erp.control_plane.audit_proofs import AuditProofs
 from erp.control_plane.budgets import StoredBudgets
+from erp.control_plane.checkpoints import StoredCheckpoints
+from erp.control_plane.client_certificates import ClientCertificates
 from erp.control_plane.connections import StoredConnections
 from erp.control_plane.database import Database
+from erp.control_plane.directory import Directory
+from erp.control_plane.elevations import Elevations
 from erp.control_plane.journal import GroupCommitJournal
+from erp.control_plane.key_uses import KeyUses
 from erp.control_plane.operations import StoredOperations
 from erp.control_plane.outbox import Outbox
 from erp.control_plane.policies import StoredPolicies
 from erp.control_plane.quotas import LeasedQuotas
 from erp.control_plane.rates import SharedRates
 from erp.control_plane.reminders import StoredReminders
+from erp.control_plane.retention import AuditRetention
 from erp.control_plane.revisions import Revisions
+from erp.control_plane.revoked_tokens import RevokedTokens
 from erp.control_plane.routes import StoredRoutes
+from erp.control_plane.saml import SamlProviders
 from erp.control_plane.secrets import SecretRows
+from erp.control_plane.service_accounts import ServiceAccounts
+from erp.control_plane.sessions import StoredSessions
+from erp.control_plane.tables import key_rates
 from erp.control_plane.tenants import Tenants
 
 DATABASE_FILE = "control.db"
@@ -36,17 +48,29 @@ class ControlPlane:
         self.tenants = Tenants(database, self.revisions)
         self.connections = StoredConnections(database, self.revisions)
         self.api_keys = ApiKeys(database, self.revisions, pepper=pepper)
+        self.key_uses = KeyUses(database)
+        self.service_accounts = ServiceAccounts(database, self.revisions)
+        self.client_certificates = ClientCertificates(database, self.revisions)
+        self.saml = SamlProviders(database, self.revisions)
+        self.directory = Directory(database, self.revisions)
         self.quotas = LeasedQuotas(database, self.revisions)
         self.budgets = StoredBudgets(database, self.revisions)
         self.rates = SharedRates(database)
+        self.key_rates = SharedRates(database, key_rates)
         self.journal = GroupCommitJournal(database)
         self.outbox = Outbox(database)
         self.audit = AuditRecords(database)
+        self.audit_proofs = AuditProofs(database)
+        self.checkpoints = StoredCheckpoints(database)
+        self.retention = AuditRetention(database)
         self.secrets = SecretRows(database)
         self.reminders = StoredReminders(database)
         self.routes = StoredRoutes(database, self.revisions)
         self.operations = StoredOperations(database)
         self.policies = StoredPolicies(database, self.revisions)
+        self.sessions = StoredSessions(database, self.revisions)
+        self.revoked_tokens = RevokedTokens(database, self.revisions)
+        self.elevations = Elevations(database, self.revisions)
 
     @classmethod
     async def open(cls, data_dir: Path, database_url: str | None = None, *, pepper: bytes) -> ControlPlane:
@@ -80,6 +104,7 @@ class ControlPlane:
     async def close(self) -> None:
         """Write what is waiting, give back leased quota, and close the database. Safe twice."""
         await self.journal.close()
+        await self.key_uses.close()
         await self.quotas.close()
         await self.budgets.close()
         await self.database.close()

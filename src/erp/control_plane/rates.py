@@ -1,6 +1,6 @@
-"""Rate limits of tenants that several processes share: tokens are leased from the database in small numbers.
+"""Rate limits of tenants and of API keys that several processes share: tokens are leased from the database in small numbers.
 
-A token bucket per tenant lives in one row. A process takes as many tokens as it may use up in a fraction of a second,
+A token bucket per owner (a tenant, a key) lives in one row. A process takes as many tokens as it may use up in a fraction of a second,
 hands them out from memory, and lets go of what is left when that time is over: the limit is never exceeded.
 """
 
@@ -40,15 +40,16 @@ class _Held:
 
 
 class SharedRates:
-    """Implements ``ports.Rates``."""
+    """Implements ``ports.Rates``, on a table whose primary key names the owner of a bucket."""
 
-    def __init__(self, database: Database, *, clock: Callable[[], int] = moments.now) -> None:
+    def __init__(self, database: Database, table: sa.Table = rates, *, clock: Callable[[], int] = moments.now) -> None:
         self._database = database
+        self._table = table
         self._clock = clock
         self._held: dict[str, _Held] = {}
 
-    async def take(self, tenant: str, settings: Rate) -> float:
-        held = self._held.setdefault(tenant, _Held())
+    async def take(self, owner: str, settings: Rate) -> float:
+        held = self._held.setdefault(owner, _Held())
         if self._handed_out(held, settings):
             return 0.0
         async with held.lock:
@@ -57,7 +58,7 @@ class SharedRates:
             wait = held.empty_until - time.monotonic()
             if wait > 0 and held.settings == settings:
                 return wait
-            granted, wait = await self._database.transact(partial(_lease, tenant, settings, self._clock()))
+            granted, wait = await self._database.transact(partial(_lease, self._table, owner, settings, self._clock()))
             now = time.monotonic()
             held.settings, held.tokens, held.until = settings, max(granted - 1, 0), now + LEASE_SECONDS
             held.empty_until = now + wait if not granted else 0.0
@@ -70,15 +71,16 @@ class SharedRates:
         return True
 
 
-def _lease(tenant: str, settings: Rate, now: int, connection: sa.Connection) -> tuple[int, float]:
+def _lease(table: sa.Table, owner: str, settings: Rate, now: int, connection: sa.Connection) -> tuple[int, float]:
     """Return how many tokens were granted, and without any how many seconds to wait for one."""
     burst = (settings.burst or settings.requests) * MILLION
     per_second = settings.requests / settings.period_seconds
-    connection.execute(insert_new(connection.dialect, rates), {"tenant": tenant, "tokens": burst, "stamp": now})
-    row = connection.execute(sa.select(rates).where(rates.c.tenant == tenant).with_for_update()).one()
+    (key,) = table.primary_key.columns
+    connection.execute(insert_new(connection.dialect, table), {key.name: owner, "tokens": burst, "stamp": now})
+    row = connection.execute(sa.select(table).where(key == owner).with_for_update()).one()
     elapsed = max(now - row.stamp, 0) / moments.MICROSECONDS
     tokens = min(burst, row.tokens + int(elapsed * per_second * MILLION))
     granted = min(tokens // MILLION, max(1, int(per_second * LEASE_SECONDS)))
     values = {"tokens": tokens - granted * MILLION, "stamp": max(now, row.stamp)}
-    connection.execute(sa.update(rates).where(rates.c.tenant == tenant).values(values))
+    connection.execute(sa.update(table).where(key == owner).values(values))
     return granted, 0.0 if granted else (MILLION - tokens) / MILLION / per_second

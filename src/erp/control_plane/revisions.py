@@ -28,6 +28,10 @@ class Topic(StrEnum):
     CATALOG = "catalog"
     """Providers, which every process reads for itself."""
     POLICIES = "policies"
+    SESSIONS = "sessions"
+    """Sessions that were ended, and tokens that were revoked."""
+    BREAK_GLASS = "break_glass"
+    """Elevations that begin or end."""
     OUTBOX = "outbox"
     """Never counted: its row is the lock under which due events are claimed."""
 

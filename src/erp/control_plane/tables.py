@@ -89,6 +89,10 @@ api_keys = sa.Table(
     _number("created_at"),
     _number("expires_at", optional=True),
     _number("revoked_at", optional=True),
+    _text("rate", optional=True),
+    _text("service_account", optional=True),
+    _text("replaces", optional=True),
+    _number("last_used_at", optional=True),
     sa.Index(None, "tenant", "created_at", "id"),
 )
 
@@ -241,12 +245,75 @@ audit = sa.Table(
     _bytes("record"),
     _bytes("prev_hash"),
     _bytes("hash"),
+    _text("action", optional=True),
+    _text("effect", optional=True),
+    _text("request_id", optional=True),
     sa.Index(None, "tenant", "time"),
-    comment="hash = SHA-256(prev_hash + record)",
+    comment="hash = SHA-256(prev_hash + record); record empty: lawfully deleted",
     sqlite_with_rowid=False,
 )
 
-audit_heads = sa.Table("audit_heads", metadata, _text("tenant", key=True), _number("seq"), _bytes("hash"))
+audit_heads = sa.Table(
+    "audit_heads",
+    metadata,
+    _text("tenant", key=True),
+    _number("seq"),
+    _bytes("hash"),
+    _bytes("subtrees", optional=True),
+    comment="subtrees: roots of the full subtrees of the Merkle tree over all hashes",
+)
+
+audit_nodes = sa.Table(
+    "audit_nodes",
+    metadata,
+    _text("tenant", key=True),
+    _number("level", key=True),
+    _number("index", key=True),
+    _bytes("hash"),
+    comment="roots of full subtrees whose level is a multiple of 8",
+    sqlite_with_rowid=False,
+)
+
+audit_checkpoints = sa.Table(
+    "audit_checkpoints",
+    metadata,
+    _text("tenant", key=True),
+    _number("size", key=True),
+    _text("note"),
+    _number("made_at"),
+    comment="signed notes; without foreign key: they outlive the tenant as its records do",
+)
+
+audit_retention = sa.Table(
+    "audit_retention",
+    metadata,
+    _owner(),
+    _text("class", key=True),
+    _number("days"),
+    comment="no row: kept for ever",
+)
+
+elevations = sa.Table(
+    "elevations",
+    metadata,
+    _owner(),
+    _text("id", key=True),
+    _text("actor"),
+    _text("role"),
+    _text("reason"),
+    _text("request_id"),
+    _number("minutes"),
+    _number("requested_at"),
+    _text("approved_by", optional=True),
+    _number("began_at", optional=True),
+    _number("ends_at", optional=True),
+    _number("ended_at", optional=True),
+    _text("ended_by", optional=True),
+    sa.Index(None, "tenant", "actor"),
+    comment="break-glass; began_at NULL: waits for approval",
+)
+
+break_glass_rules = sa.Table("break_glass_rules", metadata, _owner(), _text("rules"))
 
 secrets = sa.Table(
     "secrets",
@@ -298,10 +365,77 @@ consents = sa.Table(
     _text("recorded_by"),
 )
 
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("digest", sa.LargeBinary, primary_key=True),
+    sa.Column("sign_in", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("tenant", sa.Text, sa.ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False),
+    _text("connection"),
+    _text("issuer_revision"),
+    _text("subject"),
+    _text("roles"),
+    _text("scopes"),
+    _text("user_agent"),
+    _number("created_at"),
+    _number("seen_at"),
+    _number("ends_at"),
+    _number("ended_at", optional=True),
+    sa.Index(None, "tenant", "created_at", "id"),
+    sa.Index(None, "ends_at"),
+    comment="digest and sign_in: keyed digests of what the browser holds",
+)
+
+revoked_tokens = sa.Table(
+    "revoked_tokens",
+    metadata,
+    _owner(),
+    sa.Column("digest", sa.LargeBinary, primary_key=True),
+    _number("expires_at"),
+    sa.Index(None, "expires_at"),
+)
+
 revisions = sa.Table(
     "revisions",
     metadata,
     _text("topic", key=True),
     _number("revision"),
     comment="counters that tell other processes to forget what they cached",
+)
+
+service_accounts = sa.Table(
+    "service_accounts",
+    metadata,
+    _owner(),
+    _text("name", key=True),
+    _text("description", optional=True),
+    _text("role"),
+    _text("scopes"),
+    _number("created_at"),
+    _number("disabled_at", optional=True),
+)
+
+key_rates = sa.Table(
+    "key_rates",
+    metadata,
+    sa.Column("key", sa.Text, sa.ForeignKey("api_keys.id", ondelete="CASCADE"), primary_key=True),
+    _number("tokens"),
+    _number("stamp"),
+    comment="token buckets of API keys; tokens in millionths",
+)
+
+client_certificates = sa.Table(
+    "client_certificates",
+    metadata,
+    _text("id", key=True),
+    sa.Column("tenant", sa.Text, sa.ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False),
+    _text("service_account"),
+    _text("kind"),
+    _text("value"),
+    _number("created_at"),
+    _text("created_by"),
+    sa.UniqueConstraint("kind", "value"),
+    sa.Index(None, "tenant", "id"),
+    comment="kind: fingerprint, uri or dns; one certificate never means two tenants",
 )

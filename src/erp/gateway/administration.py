@@ -105,13 +105,15 @@ class Administration:
         tenant = body.get("tenant", visit.tenant)
         if tenant != visit.tenant:
             platform_only(visit)
-        _no_wider(visit.actor, body.get("scopes", []))
+        no_wider(visit.actor, body.get("scopes", []))
         key, text = await self._control.api_keys.create(
             tenant,
             role=body["role"],
             name=body.get("name"),
             scopes=body.get("scopes", []),
             expires_at=_time(body.get("expires_at"), "/expires_at"),
+            rate=body.get("rate"),
+            service_account=body.get("service_account"),
             revision=body.get("revision"),
         )
         await self._audited(visit, "keys.create", key.id, tenant=tenant)
@@ -124,13 +126,30 @@ class Administration:
         tenant = await tenant_of(visit, self._control.tenants)
         known = await self._control.api_keys.get(tenant, key)
         # Also what stays as it is must not be more than the actor has: a role alone can widen a key.
-        _no_wider(visit.actor, changes.get("scopes", known.scopes))
+        no_wider(visit.actor, changes.get("scopes", known.scopes))
         if "expires_at" in changes:
             changes["expires_at"] = _time(changes["expires_at"], "/expires_at")
         changed = await self._control.api_keys.update(tenant, key, **changes)
         self._identity.forget_all()
         await self._audited(visit, "keys.change", key, tenant=tenant)
         return 200, changed
+
+    async def rotate_key(self, visit: Visit) -> tuple[int, Any]:
+        """Put a new API key in the place of an old one and show it once."""
+        await self._authorise(visit, "keys", "rotate", "write")
+        key, body = visit.path("key"), await visit.body("rotateKey")
+        tenant = await tenant_of(visit, self._control.tenants)
+        # Whoever rotates a key gets one like it.
+        no_wider(visit.actor, (await self._control.api_keys.get(tenant, key)).scopes)
+        made, text = await self._control.api_keys.rotate(
+            tenant,
+            key,
+            overlap_seconds=body["overlap_seconds"],
+            expires_at=_time(body.get("expires_at"), "/expires_at"),
+        )
+        self._identity.forget_all()
+        await self._audited(visit, "keys.rotate", key, tenant=tenant)
+        return 201, {**_fields(made), "key": text}
 
     async def revoke_key(self, visit: Visit) -> tuple[int, Any]:
         """Revoke an API key at once."""
@@ -180,6 +199,9 @@ class Administration:
             actor=visit.query("actor"),
             target=visit.query("target"),
             outcome=visit.query("outcome"),
+            effect=visit.query("effect"),
+            request_id=visit.query("request_id"),
+            action=visit.query("action"),
             since=_time(visit.query("from"), "/query/from"),
             until=_time(visit.query("to"), "/query/to"),
             limit=visit.limit(),
@@ -188,7 +210,7 @@ class Administration:
         return 200, _page(items, cursor)
 
 
-def _no_wider(actor: Actor, scopes: list[str]) -> None:
+def no_wider(actor: Actor, scopes: list[str]) -> None:
     """Refuse a key that could do what its maker cannot: a narrowed key hands on its own scopes, or some of them."""
     if actor.scopes and not (scopes and actor.scopes.issuperset(scopes)):
         allowed = ", ".join(sorted(actor.scopes))
@@ -206,7 +228,7 @@ def _page(items: list[Any], cursor: str | None) -> dict[str, Any]:
 
 
 def _fields(record: Any) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__struct_fields__}
+    return {name: getattr(record, name) for name in record.__struct_fields__ if getattr(record, name) is not None}
 
 
 def _time(text: str | None, pointer: str) -> datetime.datetime | None:

@@ -76,11 +76,21 @@ def common_headers(inbound: Inbound) -> Headers:
     ]
 
 
-def rate_headers(bucket: TokenBucket) -> Headers:
-    """Return ``RateLimit`` and ``RateLimit-Policy`` (draft-ietf-httpapi-ratelimit-headers-10)."""
+def rate_headers(bucket: TokenBucket, of_key: TokenBucket | None = None) -> Headers:
+    """Return ``RateLimit`` and ``RateLimit-Policy`` (draft-ietf-httpapi-ratelimit-headers-10).
+
+    Args:
+        bucket: that of the tenant.
+        of_key: that of the API key, if it has one.
+    """
+    left, policy = _rate(b"tenant", bucket)
+    if of_key is not None:
+        left, policy = (b", ".join(both) for both in zip((left, policy), _rate(b"key", of_key), strict=True))
+    return [(b"ratelimit", left), (b"ratelimit-policy", policy)]
+
+
+def _rate(name: bytes, bucket: TokenBucket) -> tuple[bytes, bytes]:
     settings = bucket.settings
     seconds = max(1, math.ceil(settings.period_seconds))
-    return [
-        (b"ratelimit", b'"tenant";r=%d;t=%d' % (bucket.remaining, seconds)),
-        (b"ratelimit-policy", b'"tenant";q=%d;w=%d' % (settings.requests, seconds)),
-    ]
+    left = b'"%b";r=%d;t=%d' % (name, bucket.remaining, seconds)
+    return left, b'"%b";q=%d;w=%d' % (name, settings.requests, seconds)

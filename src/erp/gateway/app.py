@@ -21,8 +21,13 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
 
+    from erp.control_plane.directory import Kind
     from erp.gateway.administration import Administration
+    from erp.gateway.audit_log import AuditLog
     from erp.gateway.batch import Batch
+    from erp.gateway.break_glass import BreakGlass
+    from erp.gateway.browser import BrowserSessions, SignIns
+    from erp.gateway.certificates import CertificatePages
     from erp.gateway.configuration import Configuration
     from erp.gateway.credentials import Credentials
     from erp.gateway.dead_events import DeadEvents
@@ -34,6 +39,9 @@ if TYPE_CHECKING:
     from erp.gateway.policies import AccessEvaluation, Permissions, Policies
     from erp.gateway.reloading import Reloading
     from erp.gateway.routing import Routing
+    from erp.gateway.saml import SamlProviderPages, SamlRoutes
+    from erp.gateway.scim import DirectoryRoles, Scim
+    from erp.gateway.service_accounts import ServiceAccountPages
     from erp.gateway.status import Status
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
@@ -74,10 +82,20 @@ class Parts:
     dead_events: DeadEvents
     reloading: Reloading
     administration: Administration
+    saml: SamlRoutes
+    saml_providers: SamlProviderPages
+    scim: Scim
+    directory_roles: DirectoryRoles
+    service_accounts: ServiceAccountPages
+    certificates: CertificatePages
     policies: Policies
     permissions: Permissions
+    audit_log: AuditLog
+    break_glass: BreakGlass
     access: AccessEvaluation
     links: LinkRoutes
+    sign_ins: SignIns
+    sessions: BrowserSessions
     status: Status
 
 
@@ -111,7 +129,13 @@ def pages(credentials: Credentials, parts: Parts, lifespan: Lifespan | None = No
         route("/operations/{operation}", operations.get),
         route("/operations/{operation}", operations.cancel, "DELETE"),
         *access_routes(route, parts),
+        *session_routes(route, parts.sign_ins, parts.sessions),
+        *audit_routes(route, parts.audit_log),
+        *break_glass_routes(route, parts.break_glass),
         *administration_routes(route, parts.administration),
+        *actor_routes(route, parts),
+        *directory_routes(route, parts.scim, parts.directory_roles),
+        *saml_routes(route, parts.saml, parts.saml_providers),
     ]
     handlers = {HTTPException: _http_problem, Exception: _crash}
     made = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
@@ -153,6 +177,46 @@ def access_routes(route: Callable[..., Route], parts: Parts) -> list[Route]:
     ]
 
 
+def session_routes(route: Callable[..., Route], sign_ins: SignIns, sessions: BrowserSessions) -> list[Route]:
+    """Return the routes of people in browsers, and of tokens that end before their time."""
+    return [
+        Route("/auth/login", sign_ins.login),
+        Route("/auth/callback", sign_ins.callback),
+        route("/auth/logout", sessions.logout, "POST"),
+        route("/auth/sessions", sessions.sessions),
+        route("/auth/sessions/{session}", sessions.end, "DELETE"),
+        route("/auth/revoke", sessions.revoke, "POST"),
+    ]
+
+
+def audit_routes(route: Callable[..., Route], log: AuditLog) -> list[Route]:
+    """Return the routes about proofs of the audit records, and how long those are kept."""
+    return [
+        route("/audit:export", log.export),
+        route("/audit:erase", log.erase, "POST"),
+        route("/audit/key", log.keys),
+        route("/audit/checkpoints", log.checkpoints),
+        route("/audit/checkpoints", log.make_checkpoint, "POST"),
+        route("/audit/consistency", log.consistency),
+        route("/audit/retention", log.retention),
+        route("/audit/retention/{class}", log.set_retention, "PUT"),
+        route("/audit/{seq}/proof", log.inclusion),
+    ]
+
+
+def break_glass_routes(route: Callable[..., Route], break_glass: BreakGlass) -> list[Route]:
+    """Return the routes about roles taken on for a limited time."""
+    return [
+        route("/break-glass", break_glass.elevations),
+        route("/break-glass", break_glass.request, "POST"),
+        route("/break-glass/rules", break_glass.rules),
+        route("/break-glass/rules", break_glass.set_rules, "PUT"),
+        route("/break-glass/{elevation}:approve", break_glass.approve, "POST"),
+        route("/break-glass/{elevation}:end", break_glass.end, "POST"),
+        route("/break-glass/{elevation}", break_glass.report),
+    ]
+
+
 def administration_routes(route: Callable[..., Route], administration: Administration) -> list[Route]:
     """Return the routes for administrators."""
     return [
@@ -163,12 +227,58 @@ def administration_routes(route: Callable[..., Route], administration: Administr
         route("/tenants/{tenant}", administration.delete_tenant, "DELETE"),
         route("/keys", administration.keys),
         route("/keys", administration.create_key, "POST"),
+        route("/keys/{key}:rotate", administration.rotate_key, "POST"),
         route("/keys/{key}", administration.change_key, "PATCH"),
         route("/keys/{key}", administration.revoke_key, "DELETE"),
         route("/quotas", administration.quotas),
         route("/quotas/{period}", administration.set_quota, "PUT"),
         route("/quotas/{period}", administration.delete_quota, "DELETE"),
         route("/audit", administration.audit),
+    ]
+
+
+def actor_routes(route: Callable[..., Route], parts: Parts) -> list[Route]:
+    """Return the routes about actors that are no people."""
+    accounts, certificates = parts.service_accounts, parts.certificates
+    return [
+        route("/service-accounts", accounts.accounts),
+        route("/service-accounts", accounts.create, "POST"),
+        route("/service-accounts/{account}", accounts.get),
+        route("/service-accounts/{account}", accounts.change, "PATCH"),
+        route("/service-accounts/{account}", accounts.delete, "DELETE"),
+        route("/certificates", certificates.certificates),
+        route("/certificates", certificates.register, "POST"),
+        route("/certificates/{certificate}", certificates.remove, "DELETE"),
+    ]
+
+
+def saml_routes(route: Callable[..., Route], saml: SamlRoutes, providers: SamlProviderPages) -> list[Route]:
+    """Return the routes of people who sign in at an identity provider of SAML."""
+    one = "/auth/saml/{tenant}/{provider}"
+    return [
+        Route(f"{one}/metadata", saml.metadata),
+        Route(f"{one}/login", saml.login),
+        Route(f"{one}/acs", saml.consume, methods=["POST"]),
+        Route("/auth/callback/saml", saml.finish),
+        route("/saml-providers", providers.providers),
+        route("/saml-providers/{provider}", providers.put, "PUT"),
+        route("/saml-providers/{provider}", providers.delete, "DELETE"),
+    ]
+
+
+def directory_routes(route: Callable[..., Route], scim: Scim, roles: DirectoryRoles) -> list[Route]:
+    """Return the routes by which people and groups are provisioned."""
+    described = ("ServiceProviderConfig", "ResourceTypes", "Schemas")
+    kinds: tuple[Kind, ...] = ("User", "Group")
+    return [
+        *(Route(f"/scim/v2/{name}", scim.described(name)) for name in described),
+        *(Route(f"/scim/v2/{kind}s", scim.resources(kind), methods=["GET", "POST"]) for kind in kinds),
+        *(
+            Route(f"/scim/v2/{kind}s/{{id}}", scim.resource(kind), methods=["GET", "PUT", "PATCH", "DELETE"])
+            for kind in kinds
+        ),
+        route("/directory-roles", roles.get),
+        route("/directory-roles", roles.put, "PUT"),
     ]
 
 

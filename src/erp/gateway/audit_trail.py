@@ -10,6 +10,7 @@ from erp.runtime.ports import AuditEntry, Completion
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from erp.errors import ProviderError
     from erp.gateway.endpoint import Visit
     from erp.runtime.ports import Journal
 
@@ -38,19 +39,39 @@ def entry(
     effect: str,
     *,
     tenant: str | None = None,
+    outcome: str = "ok",
+    reason: str = "done",
     detail: Mapping[str, Any] | None = None,
 ) -> AuditEntry:
-    """Describe an administrative request that was carried out, for the audit trail of ``tenant`` (default: the actor's)."""
+    """Describe an administrative request, for the audit trail of ``tenant`` (default: the actor's)."""
+    if visit.actor.elevation:
+        detail = {**(detail or {}), "break_glass": visit.actor.elevation}
     return AuditEntry(
         tenant=tenant or visit.tenant,
         actor=visit.actor.id,
         action=action,
         target=target,
-        outcome="ok",
-        reason="done",
+        outcome=outcome,
+        reason=reason,
         request_id=visit.inbound.request_id,
         time=now(),
         effect=effect,
         traceparent=visit.inbound.traceparent,
         detail=detail,
     )
+
+
+def refusal(visit: Visit, error: ProviderError) -> AuditEntry:
+    """Describe an administrative request that was refused."""
+    action = error.detail or f"gateway.{visit.request.method.lower()}"
+    effect = "read" if visit.request.method == "GET" else "write"
+    return entry(visit, action, _path(visit), effect, outcome=error.code.value, reason=error.message)
+
+
+def elevated_read(visit: Visit) -> AuditEntry:
+    """Describe a read of an elevated actor: of others, reads are not recorded."""
+    return entry(visit, "gateway.get", _path(visit), "read", reason="read under break-glass")
+
+
+def _path(visit: Visit) -> str:
+    return visit.request.url.path[:200]

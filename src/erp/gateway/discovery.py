@@ -95,6 +95,7 @@ class Discovery:
             "authentication": manifest.authentication,
             "limits": manifest.limits,
             "proof": {name: standing.proof.get(name, "declared") for name in manifest.capabilities},
+            "proven": {"server": standing.server, "date": standing.date} if standing.proof else None,
             "evidence": standing.evidence,
             "actions": [
                 {

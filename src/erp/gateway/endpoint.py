@@ -15,6 +15,7 @@ from erp.contracts.loading import catalog
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import FieldError, ProviderError
 from erp.gateway import answers, bodies
+from erp.gateway.audit_trail import elevated_read, refusal
 from erp.gateway.inbound import Inbound
 from erp.runtime.action import field_errors, malformed, validator
 
@@ -106,8 +107,16 @@ def endpoint(credentials: Credentials, handler: Handler) -> Callable[[Request], 
     """Wrap ``handler`` (which returns status and answer) for Starlette's router."""
 
     async def identified(request: Request, inbound: Inbound) -> Response:
-        actor = await credentials.actor(inbound)
-        status, answer = await handler(Visit(request, inbound, actor))
+        actor = await credentials.actor(inbound, request.scope)
+        visit = Visit(request, inbound, actor)
+        try:
+            status, answer = await handler(visit)
+        except ProviderError as error:
+            if error.code is ErrorCode.PERMISSION_DENIED:
+                credentials.journal.note(refusal(visit, error))
+            raise
+        if actor.elevation and request.method == "GET":
+            credentials.journal.note(elevated_read(visit))
         return answer if isinstance(answer, Response) else reply(inbound, status, answer)
 
     return guarded(identified)

@@ -33,6 +33,9 @@ _WANTED = {
     b"accept": "accept",
     b"content-type": "content_type",
     b"content-length": "content_length",
+    b"cookie": "cookie",
+    b"x-csrf-token": "csrf",
+    b"sec-fetch-site": "fetch_site",
 }
 
 
@@ -46,6 +49,9 @@ class Inbound:
         "connection",
         "content_length",
         "content_type",
+        "cookie",
+        "csrf",
+        "fetch_site",
         "idempotency_key",
         "parent",
         "prefer",
@@ -69,6 +75,9 @@ class Inbound:
         self.accept: str | None = None
         self.content_type: str | None = None
         self.content_length: str | None = None
+        self.cookie: str | None = None
+        self.csrf: str | None = None
+        self.fetch_site: str | None = None
         self.size = 0
         for name, value in headers:
             self.size += len(name) + len(value)
@@ -78,6 +87,11 @@ class Inbound:
         if not self.request_id or not _REQUEST_ID.match(self.request_id):
             self.request_id = new_request_id()
         self.traceparent = continued(self.parent)
+
+    @property
+    def is_without_credential(self) -> bool:
+        """Whether the request brings neither a key nor a token."""
+        return self.authorization is None and self.api_key is None
 
     @property
     def credential(self) -> str:

@@ -51,7 +51,7 @@ class InvokeRoute:
         call: Call | None = None
         try:
             inbound.check()
-            call = await self._call(inbound, receive, segments)
+            call = await self._call(inbound, scope, receive, segments)
             if inbound.prefer is not None and inbound.respond_async:
                 await accepted.send(scope, send, inbound, self._operations, call)
                 return
@@ -72,8 +72,8 @@ class InvokeRoute:
             return
         await self._send(scope, send, inbound, call, answer, started)
 
-    async def _call(self, inbound: Inbound, receive: Receive, segments: list[str]) -> Call:
-        actor = await self._credentials.actor(inbound)
+    async def _call(self, inbound: Inbound, scope: Scope, receive: Receive, segments: list[str]) -> Call:
+        actor = await self._credentials.actor(inbound, scope)
         action, provider = self._target(segments)
         return Call(
             action=action,
@@ -119,7 +119,9 @@ class InvokeRoute:
         )
         bucket = self._calls.known_bucket(call.tenant)
         if bucket is not None:
-            headers += answers.rate_headers(bucket)
+            rate = call.actor.rate
+            of_key = None if rate is None else self._calls.key_bucket(call.actor, rate)
+            headers += answers.rate_headers(bucket, of_key)
         headers += call.action.deprecation_headers
         meta = (
             f'"meta":{{"request_id":"{inbound.request_id}","provider":"{answer.provider}",'

@@ -7,7 +7,8 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
@@ -17,8 +18,11 @@ from erp.gateway.http_protocol import BoundedHttpProtocol
 
 if TYPE_CHECKING:
     import socket
+    from asyncio import Protocol
 
     from erp.gateway.app import Gateway
+    from erp.gateway.client_certificate import Network
+    from erp.gateway.tls import Tls
 
 KEEP_ALIVE_SECONDS = 75
 CUT_OFF_SECONDS = 3.0
@@ -31,13 +35,22 @@ class GatewayServer(uvicorn.Server):
     the shells between them often send it twice.
     """
 
-    def __init__(self, app: Gateway, *, host: str, port: int, drain_seconds: int) -> None:
+    def __init__(
+        self,
+        app: Gateway,
+        *,
+        host: str,
+        port: int,
+        drain_seconds: int,
+        tls: Tls | None = None,
+        proxies: tuple[Network, ...] = (),
+    ) -> None:
         config = uvicorn.Config(
             app,
             host=host,
             port=port,
             loop="none",
-            http=BoundedHttpProtocol,
+            http=cast("type[Protocol]", partial(BoundedHttpProtocol, trusted_proxies=proxies)),
             ws="none",
             lifespan="off",
             access_log=False,
@@ -47,6 +60,7 @@ class GatewayServer(uvicorn.Server):
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=drain_seconds,
+            **({} if tls is None else tls.config),
         )
         super().__init__(config)
         self.on_ready: Callable[[str], Any] = lambda _: None
@@ -77,7 +91,8 @@ class GatewayServer(uvicorn.Server):
             raise self._not_listening(stop.__context__) from None
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self.on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            scheme = "https" if self.config.is_ssl else "http"
+            self.on_ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
 
     def _not_listening(self, error: BaseException | None) -> ProviderError:
         """Explain what uvicorn has logged and would end the process for."""

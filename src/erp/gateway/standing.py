@@ -24,6 +24,10 @@ class Standing:
     """Of the quality scale; None: nobody trusted says."""
     proof: dict[str, str] = field(default_factory=dict)
     """Capability -> how it is proven."""
+    server: str | None = None
+    """What it was proven with, as that says itself: ``Redis 8.0.2``; None: nothing stands behind it, or nobody says."""
+    date: str | None = None
+    """When (RFC 3339, ``full-date``)."""
     evidence: dict[str, Any] | None = None
     """Summary of the signed evidence in the provider's folder that fits its present code."""
 
@@ -55,7 +59,7 @@ class Standings:
 
     def _found(self, manifest: ProviderManifest) -> Standing:
         if manifest.folder is None and manifest.ref in generated()["providers"]:
-            return Standing(quality().get(manifest.ref), generated()["proof"].get(manifest.ref, {}))
+            return _recorded(manifest.ref)
         evidence = _evidence(manifest)
         if evidence is None:
             return Standing()
@@ -63,7 +67,18 @@ class Standings:
         shown = _summary(evidence, is_trusted=key in self._trusted)
         if key not in self._trusted:
             return Standing(evidence=shown)
-        return Standing(evidence["quality"]["level"], evidence["proof"], shown)
+        return Standing(
+            level=evidence["quality"]["level"],
+            proof=evidence["proof"],
+            server=evidence["peer"]["server"],
+            date=evidence["certified_at"].partition("T")[0],
+            evidence=shown,
+        )
+
+
+def _recorded(ref: str) -> Standing:
+    proof = generated()["proof"].get(ref, {})
+    return Standing(quality().get(ref), proof.get("levels", {}), proof.get("server"), proof.get("date"))
 
 
 def _evidence(manifest: ProviderManifest) -> Evidence | None:

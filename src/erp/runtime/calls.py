@@ -29,18 +29,20 @@ from erp.runtime.question import question_of
 from erp.runtime.resilience import TokenBucket
 from erp.runtime.routed import Attempt, RoutedCalls, is_repeatable
 from erp.runtime.shares import WAIT_SECONDS, TenantShares
-from erp.runtime.spending import UNLIMITED
+from erp.runtime.spending import UNLIMITED, allowance_of
 
 if TYPE_CHECKING:
+    from erp.runtime.call_policy import Rate
+    from erp.runtime.context import Actor
     from erp.runtime.observation import Observer
     from erp.runtime.plan import Plan, PlanBook
     from erp.runtime.ports import Claim, Connections, Journal, Policy, Quotas, Rates
     from erp.runtime.routes import LiveRoute, RouteBook
-    from erp.runtime.spending import Allowance, Spending
+    from erp.runtime.spending import Spending
 
 DEFAULT_WINDOW_SECONDS = 24 * 3600
 TENANT_FRESH_SECONDS = 2.0
-MAX_TENANT_BUCKETS = 100_000
+MAX_BUCKETS = 100_000
 
 _encode = msgspec.json.Encoder(decimal_format="string").encode
 
@@ -67,6 +69,8 @@ class Calls:
         self._routed = RoutedCalls(self, journal)
         self.rates: Rates | None = None
         """What this process shares its rate limits with others through; None: it is alone."""
+        self.key_rates: Rates | None = None
+        """The same for the limits of API keys."""
         self.spending: Spending | None = None
         """Keeps budgets; None: there are none."""
         self._policy = policy
@@ -76,6 +80,7 @@ class Calls:
         self.shares = TenantShares(max_in_flight)
         self._window_seconds = window_seconds
         self._tenant_buckets: dict[str, tuple[float, TokenBucket]] = {}
+        self._key_buckets: dict[str, TokenBucket] = {}
         self.in_flight = 0
         self.is_draining = False
 
@@ -104,7 +109,7 @@ class Calls:
             failure = ProviderError(ErrorCode.CANCELLED, "The call was cancelled.")
             raise
         except Exception as error:
-            failure = _unforeseen(error)
+            failure = effects.unforeseen(error)
             raise failure from error
         finally:
             self._leave(call, started, answer, failure)
@@ -128,7 +133,7 @@ class Calls:
         allowance = UNLIMITED
         try:
             request = await self._admit(call)
-            allowance = await self._allow(call, request)
+            allowance = await allowance_of(self.spending, call, request)
             plan, request, mark = await self._streamed(call, request)
             context = self.context(call, plan, streaming=True)
             async with execution.entered(plan, context):
@@ -151,16 +156,11 @@ class Calls:
             failure = ProviderError(ErrorCode.CANCELLED, "The caller left before the stream ended.")
             raise
         except Exception as error:
-            failure = _unforeseen(error)
+            failure = effects.unforeseen(error)
             raise failure from error
         finally:
             allowance.settle()
             self._leave(call, started, None, failure)
-
-    async def _allow(self, call: Call, request: Any) -> Allowance:
-        if self.spending is None or self.spending.is_unlimited(call.tenant):
-            return UNLIMITED
-        return await self.spending.allow(call, request)
 
     async def _streamed(self, call: Call, request: Any) -> tuple[Plan, Any, str | None]:
         """Return the plan of a streaming call, what its method is given, and the mark of its handles if it has one."""
@@ -214,7 +214,7 @@ class Calls:
 
     async def _admit(self, call: Call) -> Any:
         if call.actor.kind != "service" and not call.is_admitted:
-            await self.limit(call.tenant)
+            await self.limit(call.tenant, call.actor)
             effects.check_key(call.idempotency_key)
         request = call.request
         if request is None:
@@ -222,12 +222,14 @@ class Calls:
         await self._authorise(call)
         return request
 
-    async def limit(self, tenant: str) -> None:
-        """Take one unit of the tenant's rate limit and quota.
+    async def limit(self, tenant: str, actor: Actor | None = None) -> None:
+        """Take one unit of the rate limit of the actor's key, if it has one, and of the tenant's rate limit and quota.
 
         Raises:
             ProviderError: ``rate_limited``, ``quota_exhausted``.
         """
+        if actor is not None and actor.rate is not None:
+            await self._limit_key(self.key_bucket(actor, actor.rate), actor.key)
         bucket = self.known_bucket(tenant) or await self.tenant_bucket(tenant)
         wait = bucket.take()
         if not wait and self.rates is not None:  # the bucket of this process alone may be right; together they are more
@@ -235,6 +237,23 @@ class Calls:
         if wait:
             raise ProviderError(ErrorCode.RATE_LIMITED, "The tenant's rate limit is reached.", retry_after_seconds=wait)
         await self._quotas.reserve(tenant)
+
+    async def _limit_key(self, bucket: TokenBucket, key: str) -> None:
+        wait = bucket.take()
+        if not wait and self.key_rates is not None:
+            wait = await self.key_rates.take(key, bucket.settings)
+        if wait:
+            message = "The rate limit of the API key is reached."
+            raise ProviderError(ErrorCode.RATE_LIMITED, message, retry_after_seconds=wait)
+
+    def key_bucket(self, actor: Actor, rate: Rate) -> TokenBucket:
+        """Return the rate limit of the key with which ``actor`` came."""
+        found = self._key_buckets.get(actor.key)
+        if found is None or found.settings != rate:
+            if len(self._key_buckets) >= MAX_BUCKETS:
+                self._key_buckets.pop(next(iter(self._key_buckets)))
+            found = self._key_buckets[actor.key] = TokenBucket(rate)
+        return found
 
     def known_bucket(self, tenant: str) -> TokenBucket | None:
         """Return the rate limit of ``tenant`` without waiting, or None when it must be read anew."""
@@ -245,7 +264,7 @@ class Calls:
         """Return the rate limit of ``tenant``, read anew from its settings every few seconds."""
         rate = effects.tenant_rate(await self._connections.tenant_policy(tenant))
         found = self._tenant_buckets.get(tenant)
-        if found is None and len(self._tenant_buckets) >= MAX_TENANT_BUCKETS:
+        if found is None and len(self._tenant_buckets) >= MAX_BUCKETS:
             self._tenant_buckets.pop(next(iter(self._tenant_buckets)))
         bucket = found[1] if found is not None and found[1].settings == rate else TokenBucket(rate)
         self._tenant_buckets[tenant] = (time.monotonic() + TENANT_FRESH_SECONDS, bucket)
@@ -259,6 +278,8 @@ class Calls:
             reason = decision.reason if not decision.allow else "the action is internal"
             self._journal.note(effects.refusal(call, reason))
             raise ProviderError(ErrorCode.PERMISSION_DENIED, f"{action.ref} is not allowed: {reason}.")
+        if call.actor.elevation and not action.is_effectful:
+            self._journal.note(effects.elevated_read(call))
 
     # -- run -------------------------------------------------------------------------------------
 
@@ -326,7 +347,7 @@ class Calls:
         result = await self._run(call, request, attempt)
         if attempt.context is not None and attempt.context.emitted:
             await self._journal.complete(effects.completion(call, attempt.context, None, b""))
-        return _answer(attempt, _encode(result), result)
+        return attempt.answer(_encode(result), result)
 
     async def _effectful(self, call: Call, request: Any) -> Answer:
         if call.idempotency_key is None:
@@ -358,17 +379,17 @@ class Calls:
             raise
         assert attempt.context is not None  # noqa: S101  (there is a result)
         await self._journal.complete(effects.completion(call, attempt.context, claim, data))
-        return _answer(attempt, data, result)
+        return attempt.answer(data, result)
 
     async def _give_back(self, call: Call, claim: Claim | None, error: BaseException, *, is_second_run: bool) -> None:
         """Nothing was tried: free the key and record the refusal."""
-        code = (error if isinstance(error, ProviderError) else _unforeseen(error)).code.value
+        code = (error if isinstance(error, ProviderError) else effects.unforeseen(error)).code.value
         await asyncio.shield(self._journal.complete(effects.gave_back(call, claim, code, is_second_run=is_second_run)))
 
     async def _complete_failed(
         self, call: Call, claim: Claim | None, attempt: Attempt, error: BaseException, *, is_second_run: bool
     ) -> None:
-        failure = error if isinstance(error, ProviderError) else _unforeseen(error)
+        failure = error if isinstance(error, ProviderError) else effects.unforeseen(error)
         doubted = effects.of_a_second_run(failure) if is_second_run else failure
         may_repeat = doubted is failure and attempt.may_repeat
         in_doubt = is_second_run or attempt.may_have_happened(failure)
@@ -376,20 +397,3 @@ class Calls:
         await asyncio.shield(self._journal.complete(ended))
         if doubted is not failure:
             raise doubted from error
-
-
-def _answer(attempt: Attempt, data: bytes, result: Any) -> Answer:
-    plan, context = attempt.plan, attempt.context
-    assert plan is not None  # noqa: S101  (there is a result)
-    assert context is not None  # noqa: S101
-    return Answer(data, plan.provider, plan.connection, context.provider_seconds, result)
-
-
-def _unforeseen(error: BaseException) -> ProviderError:
-    made = ProviderError(
-        ErrorCode.CANCELLED if isinstance(error, asyncio.CancelledError) else ErrorCode.INTERNAL,
-        "The layer failed in a way it did not foresee.",
-        detail=f"{type(error).__name__}: {error}",
-    )
-    made.__cause__ = error
-    return made

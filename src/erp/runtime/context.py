@@ -8,6 +8,8 @@ from typing import Any, Literal, NoReturn
 
 import msgspec
 
+from erp.runtime.call_policy import Rate
+
 Invoke = Callable[..., Awaitable[Any]]
 Publish = Callable[..., Awaitable[None]]
 
@@ -27,6 +29,12 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["key", "user", "service"] = "key"
     elevated: str = ""
     """A further role, for a while (break-glass)."""
+    elevation: str = ""
+    """Which elevation it is by."""
+    key: str = ""
+    """Id of the API key it came with, when the key has a rate limit of its own."""
+    rate: Rate | None = None
+    """That limit."""
 
 
 class EmittedEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import hashlib
 import itertools
@@ -14,6 +15,7 @@ import msgspec
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import FieldError, ProviderError
 from erp.runtime import call_policy
+from erp.runtime.marks import unmarked
 from erp.runtime.ports import AuditEntry, Claim, ClaimOutcome, Completion, OutboxEvent
 
 if TYPE_CHECKING:
@@ -185,7 +187,7 @@ def failed(
     and knows that it is not the first. What certainly changed nothing gives its key back.
     """
     is_in_doubt = is_second_run or may_have_happened(failure)
-    audit = _audit(call, failure.code.value, failure.message)
+    audit = _audit(call, failure.code.value, unmarked(call, failure.message))
     if is_in_doubt and not may_repeat:
         code = failure.code if failure.code is ErrorCode.PARTIAL else ErrorCode.OUTCOME_UNKNOWN
         body = msgspec.json.encode(StoredFailure(code.value, failure.message, list(failure.errors)))
@@ -202,6 +204,11 @@ def gave_back(call: Call, claim: Claim | None, code: str, *, is_second_run: bool
 def refusal(call: Call, reason: str) -> AuditEntry:
     """Describe a call that policy refused."""
     return _audit(call, ErrorCode.PERMISSION_DENIED.value, reason)
+
+
+def elevated_read(call: Call) -> AuditEntry:
+    """Describe a read of an elevated actor: of others, reads are not recorded."""
+    return _audit(call, "ok", "read under break-glass")
 
 
 def mirrored(call: Call, outcome: str) -> AuditEntry:
@@ -231,6 +238,8 @@ def _detail(call: Call) -> dict[str, str] | None:
         detail["served_by"] = "#".join(call.served)
     if call.user is not None:
         detail["user"] = call.user
+    if call.actor.elevation:
+        detail["break_glass"] = call.actor.elevation
     return detail or None
 
 
@@ -275,3 +284,14 @@ def service_event(service: str, tenant: str, event: EmittedEvent, fallback_id: s
         subject=event.subject,
         traceparent=traceparent or None,
     )
+
+
+def unforeseen(error: BaseException) -> ProviderError:
+    """Return what a failure that nobody foresaw is called."""
+    made = ProviderError(
+        ErrorCode.CANCELLED if isinstance(error, asyncio.CancelledError) else ErrorCode.INTERNAL,
+        "The layer failed in a way it did not foresee.",
+        detail=f"{type(error).__name__}: {error}",
+    )
+    made.__cause__ = error
+    return made

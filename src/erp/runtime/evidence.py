@@ -38,6 +38,10 @@ class _Layer(msgspec.Struct):
     version: str
 
 
+class _Peer(msgspec.Struct):
+    server: str | None
+
+
 class _Quality(msgspec.Struct):
     level: Literal["none", "bronze", "silver", "gold", "platinum"]
 
@@ -50,6 +54,7 @@ class _Shape(msgspec.Struct):
     digest: str
     certified_at: Annotated[datetime.datetime, msgspec.Meta(tz=True)]
     layer: _Layer
+    peer: _Peer
     cases: list[_Case]
     proof: dict[str, Literal["P0", "P1", "P2", "P3", "P4", "P5"]]
     quality: _Quality

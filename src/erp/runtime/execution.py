@@ -153,13 +153,20 @@ async def _within_deadline(plan: Plan, request: Any, context: CallContext) -> An
         # A method cut off by its deadline may raise anything on its way out, so the deadline decides.
         if limit.is_expired:
             raise _too_late(plan, context) from error
-        made = translated(plan.translate_by, error, plan.provider)
+        made = _of_a_read(plan, translated(plan.translate_by, error, plan.provider))
         if made is error:
             raise
         raise made from error
     finally:
         if plan.opened is not None:
             context.provider_seconds += time.perf_counter() - started
+
+
+def _of_a_read(plan: Plan, error: ProviderError) -> ProviderError:
+    """Return the failure; a read has no outcome that could be unknown, and may simply be made again."""
+    if plan.action.is_effectful or error.code is not ErrorCode.OUTCOME_UNKNOWN:
+        return error
+    return ProviderError(ErrorCode.UNAVAILABLE, error.message, detail=error.detail)
 
 
 def _stopped(plan: Plan, context: CallContext) -> ProviderError:
@@ -226,7 +233,7 @@ async def _translated_items(plan: Plan, request: Any, context: CallContext) -> A
             raise
         raise _stopped(plan, context) from None
     except Exception as error:
-        made = translated(plan.translate_by, error, plan.provider)
+        made = _of_a_read(plan, translated(plan.translate_by, error, plan.provider))
         if made is error:
             raise
         raise made from error

@@ -182,7 +182,7 @@ class ProviderPool:
     async def open_unpooled(self, connection: Connection, manifest: ProviderManifest | None = None) -> OpenProvider:
         """Open a provider without putting it in the pool: to try a configuration, or another build of the provider."""
         manifest = manifest or self.catalog.provider(connection.domain, connection.provider)
-        config = await self._resolved_config(manifest, connection)
+        config = await self.configuration(connection, manifest)
         provider = self.load(manifest)(config, self.place(connection))
         try:
             async with asyncio.timeout(self.settings.open_timeout_seconds):
@@ -195,7 +195,15 @@ class ProviderPool:
             raise made from error
         return OpenProvider(provider, manifest, connection)
 
-    async def _resolved_config(self, manifest: ProviderManifest, connection: Connection) -> Mapping[str, Any]:
+    async def configuration(
+        self, connection: Connection, manifest: ProviderManifest | None = None
+    ) -> Mapping[str, Any]:
+        """Return the configuration of a connection with its defaults and its secrets in plain text.
+
+        Raises:
+            ProviderError: ``not_found`` when a secret is gone.
+        """
+        manifest = manifest or self.catalog.provider(connection.domain, connection.provider)
         config = {**manifest.defaults, **connection.config}
         for name, reference in connection.secrets.items():
             path, _, version = reference.removeprefix(SECRET_SCHEME).partition("#")

@@ -347,9 +347,9 @@ class Quotas(Protocol):
 
 
 class Rates(Protocol):
-    """Rate limits of tenants that several processes share."""
+    """Rate limits that several processes share, of tenants or of API keys."""
 
-    async def take(self, tenant: str, settings: Rate) -> float:
+    async def take(self, owner: str, settings: Rate) -> float:
         """Take one token. Return 0.0, or the seconds to wait when there is none."""
 
 

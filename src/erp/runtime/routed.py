@@ -15,6 +15,7 @@ import msgspec
 
 from erp.errors import ProviderError
 from erp.runtime import effects, execution
+from erp.runtime.call import Answer
 from erp.runtime.handles import NAMES, marked, unmarked
 from erp.runtime.ports import Completion
 from erp.runtime.routes import FAULTS, MAX_MIRRORED, LiveRoute, LiveTarget
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 MIRROR_SECONDS = 30.0
 
+_encode = msgspec.json.Encoder(decimal_format="string").encode
+
 
 @dataclass(slots=True)
 class Attempt:
@@ -44,6 +47,13 @@ class Attempt:
     def may_have_happened(self, failure: ProviderError) -> bool:
         """Whether the call may have taken effect although it failed."""
         return effects.may_have_happened(failure) or (self.context is not None and self.context.is_doubtful)
+
+    def answer(self, data: bytes, result: Any) -> Answer:
+        """Return the answer of the attempt that gave ``result``."""
+        plan, context = self.plan, self.context
+        assert plan is not None  # noqa: S101  (there is a result)
+        assert context is not None  # noqa: S101
+        return Answer(data, plan.provider, plan.connection, context.provider_seconds, result)
 
     @property
     def may_repeat(self) -> bool:
@@ -141,8 +151,8 @@ class RoutedCalls:
         route = live.route
         if route.kind != "shadow" or (call.action.is_effectful and not route.mirror_effects) or _has_handles(request):
             return
-        copy = msgspec.convert(msgspec.to_builtins(request), call.action.request_type)
-        answered = msgspec.to_builtins(result)
+        copy = msgspec.json.decode(_encode(request), type=call.action.request_type)
+        answered = _plain(result)
         for target in live.targets[1:]:
             if len(live.tasks) >= MAX_MIRRORED:
                 live.shadow.dropped += 1
@@ -179,7 +189,7 @@ class RoutedCalls:
         try:
             plan = await self._calls.plan(here)
             context = self._calls.context(here, plan)
-            result = msgspec.to_builtins(await execution.run(plan, request, context))
+            result = _plain(await execution.run(plan, request, context))
             target.succeeded()
         except ProviderError as error:
             code = error.code.value
@@ -188,6 +198,11 @@ class RoutedCalls:
             audit = effects.mirrored(here, code)
             await self._journal.complete(Completion(audit=audit))
         return code, result
+
+
+def _plain(result: Any) -> Any:
+    """Return a result as a caller would see it; parts of it may be JSON already (``msgspec.Raw``)."""
+    return msgspec.json.decode(_encode(result))
 
 
 def _marks(live: LiveRoute) -> bool:

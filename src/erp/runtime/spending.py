@@ -233,3 +233,14 @@ def _tokens(request: Any, sent: int) -> int:
     if written is None:  # an action that writes nothing
         return read
     return read + (written or WRITTEN_TOKENS)
+
+
+async def allowance_of(spending: Spending | None, call: Call, request: Any) -> Allowance:
+    """Return what ``call`` may use.
+
+    Raises:
+        ProviderError: ``quota_exhausted``.
+    """
+    if spending is None or spending.is_unlimited(call.tenant):
+        return UNLIMITED
+    return await spending.allow(call, request)

@@ -61,6 +61,8 @@ class Dependency(msgspec.Struct, kw_only=True):
     status: Literal["ok", "degraded", "down"]
     latency_ms: float | UnsetType = UNSET
     message: str | UnsetType = UNSET
+    version: str | UnsetType = UNSET
+    """Of the software that answers, as it says itself. The ledger of proof keeps it beside ``name``."""
 
 
 class Health(msgspec.Struct, kw_only=True):

@@ -8,20 +8,29 @@ import time
 from hashlib import blake2b
 from typing import NoReturn
 
+import msgspec
+
 from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import key_text, moments
 from erp.control_plane.api_keys import ApiKeys, KeyRecord
+from erp.control_plane.elevations import Elevations
+from erp.control_plane.key_uses import KeyUses
 from erp.control_plane.revisions import Topic
 from erp.errors import ProviderError
 from erp.runtime.context import Actor
 from erp.security.tokens import GATEWAY, Claims, Tokens, looks_like_token
 
 CAPACITY = 10_000
-MAX_CACHED_SECONDS = 300.0
+MAX_CACHED_SECONDS = 60.0
+"""Also how old the last use of a key can become before it is noted again."""
+ELEVATED_SECONDS = 5.0
+"""How long an elevated actor is remembered without asking again."""
 DIGEST_BYTES = 16
 REFUSAL = "The credential is not valid."
 KEY_PREFIX = "key_"
 """Before the id of an API key in the id of its actor."""
+ACCOUNT_PREFIX = "account_"
+"""Before the name of a service account in the id of its actor: it is one actor, with whichever key it comes."""
 
 
 class KeyIdentity:
@@ -31,8 +40,18 @@ class KeyIdentity:
     revoked one is refused at once here and within a second elsewhere.
     """
 
-    def __init__(self, api_keys: ApiKeys, pepper: bytes, tokens: Tokens | None = None) -> None:
+    def __init__(
+        self,
+        api_keys: ApiKeys,
+        pepper: bytes,
+        tokens: Tokens | None = None,
+        *,
+        elevations: Elevations | None = None,
+        uses: KeyUses | None = None,
+    ) -> None:
         self._api_keys = api_keys
+        self._elevations = elevations
+        self._uses = uses
         self._tokens = tokens
         self._pepper = pepper
         self._revisions = api_keys.revisions
@@ -40,6 +59,7 @@ class KeyIdentity:
         self._known: dict[bytes, tuple[float, Actor]] = {}
         self._generation = 0
         self._revisions.watch(Topic.API_KEYS, self.forget_all)
+        self._revisions.watch(Topic.BREAK_GLASS, self.forget_all)
 
     async def authenticate(self, credential: str) -> Actor:
         now = time.monotonic()
@@ -74,40 +94,75 @@ class KeyIdentity:
         seconds = _seconds_left(record)
         if seconds <= 0:
             _refuse()
-        actor = Actor(
-            id=f"{KEY_PREFIX}{id_}", tenant=record.tenant, roles=frozenset({record.role}), scopes=record.scopes
-        )
+        if self._uses is not None:
+            self._uses.note(id_, record.last_used_at)
+        actor = actor_of(id_, record)
+        actor, seconds = await self._elevated(actor, seconds)
         if generation == self._generation:
             self._remember(digest, actor, seconds)
         return actor
 
+    async def _elevated(self, actor: Actor, seconds: float) -> tuple[Actor, float]:
+        """Return ``actor`` with the role it has taken on, and how long that may be remembered."""
+        if self._elevations is None:
+            return actor, seconds
+        found = await self._elevations.active(actor.tenant, actor.id)
+        if found is None or found.ends_at is None:
+            return actor, seconds
+        left = (found.ends_at - self._elevations.clock()) / moments.MICROSECONDS
+        made = msgspec.structs.replace(actor, elevated=found.role, elevation=found.id)
+        # The database's clock of moments may be set forward while the monotonic one goes on: ask again soon.
+        return made, min(seconds, left, ELEVATED_SECONDS)
+
     async def _token_holder(self, tokens: Tokens, credential: str, digest: bytes) -> Actor:
         generation = self._generation
         claims = await tokens.check(credential)
-        if claims is None or claims.aud != GATEWAY or not await self.is_alive(claims):
+        record = None if claims is None or claims.aud != GATEWAY else await self.source(claims)
+        if claims is None or record is None:
             _refuse()
-        scopes = frozenset(claims.scope.split())
-        actor = Actor(id=claims.sub, tenant=claims.tenant, roles=frozenset(claims.roles), scopes=scopes)
+        key = claims.client_id.removeprefix(KEY_PREFIX)
+        actor = Actor(
+            id=claims.sub,
+            tenant=claims.tenant,
+            roles=frozenset(claims.roles),
+            scopes=frozenset(claims.scope.split()),
+            key="" if record.rate is None else key,
+            rate=record.rate,
+        )
         if generation == self._generation:
             self._remember(digest, actor, claims.exp - time.time())
         return actor
 
-    async def is_alive(self, claims: Claims) -> bool:
-        """Whether the API key that a token comes from is still good: a token dies with it."""
+    async def source(self, claims: Claims) -> KeyRecord | None:
+        """Return the API key that a token comes from while it is good: a token dies with it."""
         record = await self._api_keys.find(claims.client_id.removeprefix(KEY_PREFIX))
-        return (
+        is_good = (
             record is not None
             and record.tenant == claims.tenant
             and not record.is_revoked
             and _seconds_left(record) > 0
             and set(claims.roles) <= {record.role}
         )
+        return record if is_good else None
 
     def _remember(self, digest: bytes, actor: Actor, seconds: float) -> None:
         self._known.pop(digest, None)
         while len(self._known) >= CAPACITY:
             del self._known[next(iter(self._known))]
         self._known[digest] = (time.monotonic() + min(seconds, MAX_CACHED_SECONDS), actor)
+
+
+def actor_of(key: str, record: KeyRecord) -> Actor:
+    """Return who holds the API key with the id ``key``."""
+    account = record.service_account
+    return Actor(
+        id=f"{KEY_PREFIX}{key}" if account is None else f"{ACCOUNT_PREFIX}{account}",
+        tenant=record.tenant,
+        roles=frozenset({record.role}),
+        scopes=record.scopes,
+        key="" if record.rate is None else key,
+        rate=record.rate,
+    )
 
 
 def _seconds_left(record: KeyRecord) -> float:

@@ -47,7 +47,7 @@ class PlatformIdentity:
         """Return what is known of a credential; ``active`` False says nothing more."""
         if looks_like_token(credential):
             claims = await self._tokens.check(credential)
-            if claims is None or not await self._keys.is_alive(claims):
+            if claims is None or await self._keys.source(claims) is None:
                 return Introspection(active=False)
             return _of_token(claims)
         try:
@@ -82,7 +82,7 @@ class PlatformIdentity:
         token, claims = await self._tokens.issue(
             tenant,
             subject=actor.id,
-            client_id=subject.client_id or actor.id,
+            client_id=subject.client_id or f"{KEY_PREFIX}{key_text.key_id(subject_token)}",
             roles=sorted(actor.roles),
             scopes=_narrowed(actor, scopes),
             audience=audience or GATEWAY,

@@ -25,6 +25,10 @@ class OpaDouble:
         self.authorization: list[str | None] = []
         self.address = ""
 
+    def document(self, entry: str, input_: Any) -> bytes:
+        value = self.evaluate(entry, input_)
+        return json.dumps({} if value is None else {"result": value}).encode()
+
     def evaluate(self, entry: str, input_: Any) -> Any:
         async def once() -> Any:
             process = RegoProcess(seconds=30)
@@ -58,14 +62,14 @@ def opa_double() -> Iterator[OpaDouble]:
             double.modules[self.path.rpartition("/")[2]] = self._body().decode()
             self._answer(200, b"{}")
 
+        def do_GET(self) -> None:
+            self._answer(200, b"{}")
+
         def do_POST(self) -> None:
             double.authorization.append(self.headers.get("authorization"))
             asked = json.loads(self._body())
-            if double.instead is not None:
-                self._answer(*double.instead)
-                return
-            value = double.evaluate(self.path.removeprefix("/v1/data/"), asked["input"])
-            self._answer(200, json.dumps({} if value is None else {"result": value}).encode())
+            entry = self.path.removeprefix("/v1/data/")
+            self._answer(*(double.instead or (200, double.document(entry, asked["input"]))))
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

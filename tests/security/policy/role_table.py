@@ -18,6 +18,7 @@ def allows(question: Question) -> bool:
         any(_role(role, question) for role in actor.roles)
         and not _foreign(question)
         and not _agent(question)
+        and not _trust(question)
         and (not actor.scopes or any(_scope(scope, question) for scope in actor.scopes))
     )
 
@@ -37,6 +38,11 @@ def _foreign(question: Question) -> bool:
 def _agent(question: Question) -> bool:
     changes = question.area == "admin" and question.effect != "read"
     return "agent" in question.actor.roles and (question.effect == "destructive" or changes)
+
+
+def _trust(question: Question) -> bool:
+    changes = question.area == "admin" and question.domain == "connections" and question.effect != "read"
+    return changes and question.name.startswith("auth/") and "admin" not in question.actor.roles
 
 
 def _scope(scope: str, question: Question) -> bool:

@@ -192,7 +192,7 @@ class Validity:
     def _key(self, change: Change) -> list[Finding]:
         if change.kind is not KEYS:
             return []
-        from erp.control_plane.api_keys import check_facts
+        from erp.control_plane.key_facts import check_facts
         from erp.errors import ProviderError
 
         place: Place = ("tenants", change.tenant, "keys", change.name)

@@ -9,6 +9,6 @@ from erp.runtime.conformance.bench import Bench
 from erp.runtime.conformance.case import Case, all_cases, case, cases_for
 from erp.runtime.conformance.host import Host
 from erp.runtime.conformance.outcome import Outcome, Report
-from erp.runtime.conformance.running import run
+from erp.runtime.conformance.running import Run
 
-__all__ = ["Bench", "Case", "Host", "Outcome", "Report", "all_cases", "case", "cases_for", "run"]
+__all__ = ["Bench", "Case", "Host", "Outcome", "Report", "Run", "all_cases", "case", "cases_for"]

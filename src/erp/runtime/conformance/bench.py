@@ -73,8 +73,17 @@ class Recording:
 class Bench:
     """One case's view of the provider under test. Every case has a connection of its own."""
 
-    def __init__(self, host: Host, manifest: ProviderManifest, config: Mapping[str, Any], recording: Recording) -> None:
+    def __init__(
+        self,
+        host: Host,
+        manifest: ProviderManifest,
+        config: Mapping[str, Any],
+        recording: Recording,
+        credentials: Mapping[str, str] | None = None,
+    ) -> None:
         self.host = host
+        self.credentials = credentials or host.credentials
+        """Tenant -> a credential that the provider's identity knows: given for the run, else the platform's own."""
         self.manifest = manifest
         self.peer: Site = host.peers.site()
         """What the kit plays for providers whose settings lead to it (``{peer}``)."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import datetime
-import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from erp import __version__
+from erp.contracts import proof as ledger_of_proof
 from erp.contracts.loading import catalog
+from erp.contracts.proof import Proof
 from erp.runtime.evidence import FORMAT, Evidence, digest
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from erp.runtime.manifest import ProviderManifest
 
 ProofLevel = Literal["P0", "P1", "P2", "P3", "P4", "P5"]
-LEDGER = "proof.json"
 PEER = "{peer}"
 """What manifests call the peer that the kit plays."""
 
@@ -64,7 +64,7 @@ def statement(
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "certified_at": now.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "peer": {"embedded": manifest.embedded, "server": manifest.conformance.get("server"), "level": level},
+        "peer": {"embedded": manifest.embedded, "server": report.server, "level": level},
         "cases": [_case(one) for one in report.outcomes],
         "proof": proven(report, manifest, level),
         "quality": {"level": assessment.level, "exempt": assessment.exempt},
@@ -76,21 +76,23 @@ def _case(one: Outcome) -> dict[str, Any]:
     return {**found, "reason": one.reason} if one.reason else found
 
 
-def record(ledger: Path, ref: str, found: Mapping[str, str]) -> bool:
+def proof_of(report: Report, manifest: ProviderManifest, level: ProofLevel, *, today: datetime.date) -> Proof:
+    """Return what the ledger says of a run that was made today."""
+    found = Proof(levels=proven(report, manifest, level), date=today.isoformat())
+    if report.server is not None:
+        found["server"] = report.server
+    return found
+
+
+def record(ledger: Path, ref: str, found: Proof) -> bool:
     """Replace what the ledger says of ``ref``; return whether that changed anything. Written whole or not at all."""
-    known: dict[str, Any] = json.loads(ledger.read_text("utf-8")) if ledger.is_file() else {}
-    wanted = {**known, ref: dict(found)}
-    if not found:
+    wanted = {**ledger_of_proof.read(ledger), ref: found}
+    if not found["levels"]:
         del wanted[ref]
-    text = ledger_text(wanted)
+    text = ledger_of_proof.text(wanted)
     if ledger.is_file() and ledger.read_text("utf-8") == text:
         return False
     written = ledger.with_suffix(".new")
     written.write_text(text, "utf-8")
     written.replace(ledger)
     return True
-
-
-def ledger_text(proof: Mapping[str, Mapping[str, str]]) -> str:
-    """Return the ledger as it is kept: sorted, one capability a line."""
-    return json.dumps(proof, indent=2, sort_keys=True) + "\n"

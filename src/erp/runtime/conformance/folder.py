@@ -127,7 +127,7 @@ def read_folder(path: Path) -> ProviderFolder:
         trees={name: _parsed(path / name, text) for name, text in sources.items()},
         readme=_text(readme) if readme.is_file() else "",
         contract=contract_of(ref.partition("/")[0]),
-        proof=dict(catalog().get("proof", {}).get(ref, {})),
+        proof=dict(catalog().get("proof", {}).get(ref, {}).get("levels", {})),
     )
 
 

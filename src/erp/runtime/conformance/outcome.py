@@ -38,6 +38,8 @@ class Report:
     version: str
     contract: str
     outcomes: list[Outcome] = field(default_factory=list)
+    server: str | None = None
+    """Name and version of what answered, as it says itself; None: nothing stands behind the provider."""
 
     @property
     def is_good(self) -> bool:
@@ -54,10 +56,14 @@ class Report:
         return dict(Counter(one.status for one in self.outcomes))
 
     @property
+    def counted(self) -> str:
+        """How many ended how, in words: ``40 passed, 2 not run``."""
+        return ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in self.counts.items())
+
+    @property
     def summary(self) -> str:
         """One line: ``cache/memory: 40 passed, 2 not run in 1.2 s``."""
-        counts = ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in self.counts.items())
-        return f"{self.ref}: {counts or 'no case applies'} in {sum(one.seconds for one in self.outcomes):.1f} s"
+        return f"{self.ref}: {self.counted or 'no case applies'} in {sum(one.seconds for one in self.outcomes):.1f} s"
 
     def proven(self, capability: str) -> bool:
         """Whether every case of ``capability`` ran and passed, and there was one."""

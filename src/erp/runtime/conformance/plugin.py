@@ -28,6 +28,7 @@ import pytest
 from erp.errors import ProviderError
 from erp.runtime.catalog import ProviderCatalog
 from erp.runtime.conformance.case import Case, cases_for
+from erp.runtime.conformance.certifying import ProofLevel, proven, reached
 from erp.runtime.conformance.host import Host
 from erp.runtime.conformance.outcome import Outcome, Report
 from erp.runtime.conformance.running import Run
@@ -40,7 +41,10 @@ HOST = "erp.cli.conformance_host:hosting"
 
 SUITE = "erp.runtime.conformance.suite"
 
+PROVEN = "proven in this run"
+
 _suites: list[Suite] = []
+_lines: list[str] = []
 
 
 def hosting() -> Hosting:
@@ -53,16 +57,28 @@ def hosting() -> Hosting:
 class Suite:
     """One provider in a layer of its own, which runs in a thread until the tests have ended."""
 
-    def __init__(self, ref: str, config: Mapping[str, Any] | None = None, drop_in: Path | None = None) -> None:
+    def __init__(
+        self,
+        ref: str,
+        config: Mapping[str, Any] | None = None,
+        drop_in: Path | None = None,
+        *,
+        level: ProofLevel | None = None,
+        credentials: Mapping[str, str] | None = None,
+    ) -> None:
         self.ref = ref
+        self._credentials = credentials
         domain, _, name = ref.partition("/")
         self.manifest = ProviderCatalog.load(drop_in).provider(domain, name)
+        self.level: ProofLevel = level or reached(self.manifest, config)
+        """What a passed case proves: P2 when a simulator answers, for example."""
         self._config = config
         self._drop_in = drop_in
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._context: AbstractAsyncContextManager[Host] | None = None
         self._run: Run | None = None
+        self._server: str | None = None
         self._outcomes: dict[str, Outcome] = {}
 
     def outcome(self, case: Case) -> Outcome:
@@ -75,8 +91,22 @@ class Suite:
 
     def report(self) -> Report:
         """Return the outcomes of all cases, running those that have not run."""
-        outcomes = [self.outcome(case) for case in cases_for(self.manifest)]
-        return Report(self.ref, self.manifest.version, self.manifest.contract, outcomes)
+        for case in cases_for(self.manifest):
+            self.outcome(case)
+        return self.so_far()
+
+    def so_far(self) -> Report:
+        """Return the outcomes of the cases that have run, and what answered them."""
+        outcomes = list(self._outcomes.values())
+        return Report(self.ref, self.manifest.version, self.manifest.contract, outcomes, self._server)
+
+    def line(self) -> str:
+        """Return in a line what this session has proven: ``cache/redis  P4  6 of 6 capabilities  Redis 8.0.2``."""
+        report = self.so_far()
+        levels = proven(report, self.manifest, self.level)
+        shown = "/".join(sorted(set(levels.values()))) or "--"
+        count = f"{len(levels)} of {len(self.manifest.capabilities)} capabilities"
+        return f"{self.ref:28} {shown:3} {count:22} {report.server or 'itself':28} {report.counted}"
 
     async def _outcome(self, case: Case) -> Outcome:
         assert self._run is not None  # noqa: S101  (started by its only caller)
@@ -93,7 +123,8 @@ class Suite:
         self._context = hosting()(drop_in=self._drop_in)
         host = await self._context.__aenter__()
         config = self.manifest.conformance.get("config") or {} if self._config is None else self._config
-        self._run = Run(host, self.manifest, config)
+        self._run = Run(host, self.manifest, config, credentials=self._credentials)
+        self._server = await self._run.server()  # now: what lets a test reach it may be gone in the end
 
     def close(self) -> None:
         """Stop the layer."""
@@ -184,6 +215,16 @@ def judge(outcome: Outcome) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Stop the layers that were started."""
+    """Stop the layers that were started, and keep what they have proven."""
     while _suites:
-        _suites.pop().close()
+        suite = _suites.pop()
+        _lines.append(suite.line())
+        suite.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what this session has proven, a provider a line."""
+    if _lines:
+        terminalreporter.section(PROVEN)
+        for line in sorted(_lines):
+            terminalreporter.write_line(line)

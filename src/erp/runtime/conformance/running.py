@@ -10,6 +10,8 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
+
 from erp.errors import ProviderError
 from erp.runtime.conformance.bench import Bench, Recording
 from erp.runtime.conformance.case import Case, cases_for
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from erp.runtime.manifest import ProviderManifest
 
 CASE_SECONDS = 30.0
+KIT = "the kit's own peer"
 CHANCES = 3
 """Of cases that measure time."""
 
@@ -33,27 +36,6 @@ _DECLARED = {
 """What the manifest has to say for a case, and what is not known when it does not."""
 
 
-async def run(
-    host: Host,
-    manifest: ProviderManifest,
-    config: Mapping[str, Any],
-    *,
-    only: Sequence[str] = (),
-) -> AsyncGenerator[Outcome]:
-    """Run the cases of a provider and yield each outcome as it is known.
-
-    Args:
-        host: the layer to run them in.
-        manifest: of the provider.
-        config: with which it works, secrets in plain text.
-        only: ids of cases; empty means all.
-    """
-    run_ = Run(host, manifest, config)
-    for one in cases_for(manifest):
-        if not only or one.id in only:
-            yield await run_.outcome(one)
-
-
 class Run:
     """One provider's cases and what they have recorded."""
 
@@ -64,15 +46,23 @@ class Run:
         config: Mapping[str, Any],
         *,
         case_seconds: float = CASE_SECONDS,
+        credentials: Mapping[str, str] | None = None,
     ) -> None:
+        self._credentials = credentials
         self._host = host
         self._case_seconds = case_seconds
         self._manifest = manifest
         self._config = config
         secrets = {str(config[name]) for name in manifest.secret_fields if name in config}
-        self.recording = Recording(secrets=secrets)
+        self.recording = Recording(secrets=secrets | set((credentials or {}).values()))
         gaps = manifest.conformance.get("gaps") or []
         self._gaps = {gap["case"]: gap for gap in gaps}
+
+    async def outcomes(self, only: Sequence[str] = ()) -> AsyncGenerator[Outcome]:
+        """Run the cases of the provider, or those with these ids, and yield each outcome as it is known."""
+        for one in cases_for(self._manifest):
+            if not only or one.id in only:
+                yield await self.outcome(one)
 
     async def outcome(self, one: Case) -> Outcome:
         """Run one case."""
@@ -98,6 +88,32 @@ class Run:
         trace = "".join(traceback.format_exception(failure))
         return Outcome(one, "failed", seconds, _explained(failure), trace)
 
+    async def server(self) -> str | None:
+        """Return name and version of what answers, as it says itself, else the name in the manifest."""
+        bench = Bench(self._host, self._manifest, self._config, self.recording)
+        provider = bench.bare()
+        try:
+            async with asyncio.timeout(self._case_seconds):
+                await provider.open()
+                said = await self._said(bench, provider)
+        except Exception:  # noqa: BLE001  (what it does wrong the cases have found)
+            said = ""
+        finally:
+            await provider.close()
+            await bench.close()
+        if uses_kit(self._config):
+            return KIT
+        return said or self._manifest.conformance.get("server")
+
+    async def _said(self, bench: Bench, provider: Any) -> str:
+        """What its health says; a database says it in its metadata too."""
+        health = await provider.health()
+        versions = [f"{one.name} {one.version}" for one in health.dependencies if one.version is not UNSET]
+        if versions or self._manifest.domain != "db":
+            return ", ".join(versions)
+        told = await bench.bare_call(provider, "metadata", {"limit": 1})
+        return f"{told.engine} {told.version}"
+
     def _missing(self, one: Case) -> str:
         conformance = self._manifest.conformance
         if one.needs == "peer" and not uses_kit(self._config):
@@ -108,7 +124,7 @@ class Run:
         return f"provider.yaml does not say (conformance.{key}) {missing}" if key and not conformance.get(key) else ""
 
     async def _failure(self, one: Case) -> BaseException | None:
-        bench = Bench(self._host, self._manifest, self._config, self.recording)
+        bench = Bench(self._host, self._manifest, self._config, self.recording, self._credentials)
         try:
             with _captured(self.recording.logs):
                 async with asyncio.timeout(self._case_seconds):

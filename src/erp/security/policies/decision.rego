@@ -8,7 +8,9 @@ verdict := {"allow": allow, "reason": reason, "grants": grants, "denials": denia
 
 grants := data.erp.roles.grants | data.erp.break_glass.grants
 
-denials := (((data.erp.scopes.denials | data.erp.tenancy.denials) | data.erp.agents.denials) | data.erp.residency.denials) | data.erp.consent.denials
+denials := standing | ((data.erp.residency.denials | data.erp.consent.denials) | (data.erp.break_glass.denials | data.erp.identity.denials))
+
+standing := (data.erp.scopes.denials | data.erp.tenancy.denials) | data.erp.agents.denials
 
 default allow := false
 

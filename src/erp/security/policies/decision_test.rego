@@ -36,6 +36,16 @@ test_an_operator_does_not_change_keys := denied(asked({"roles": ["operator"]}, c
 
 test_an_operator_changes_connections := allowed(asked({"roles": ["operator"]}, {"area": "admin", "domain": "connections", "effect": "write"}))
 
+trust := {"area": "admin", "domain": "connections", "name": "auth/oidc", "action": "configure", "effect": "write"}
+
+test_an_operator_does_not_decide_whom_the_tenant_trusts := denied(asked({"roles": ["operator"]}, trust), "only administrators may change whom the tenant trusts")
+
+test_an_administrator_decides_whom_the_tenant_trusts := allowed(asked({"roles": ["admin"]}, trust))
+
+test_an_operator_sees_whom_the_tenant_trusts := allowed(asked({"roles": ["operator"]}, {"area": "admin", "domain": "connections", "name": "auth/oidc", "action": "list"}))
+
+test_break_glass_decides_whom_the_tenant_trusts := allowed(asked({"roles": ["operator"], "elevated": "admin"}, trust))
+
 test_an_administrator_of_a_tenant_makes_no_tenants := denied(asked({"roles": ["admin"]}, create_tenant), "only the platform's administrators may do this")
 
 test_the_platform_makes_tenants := allowed(asked({"roles": ["admin"], "tenant": "platform"}, create_tenant))
@@ -86,3 +96,19 @@ test_break_glass_gives_a_role_for_a_while := {
 }
 
 test_break_glass_does_not_reach_another_tenant := {"given": asked({"elevated": "admin"}, {"tenant": "globex"}), "verdict": {"allow": false}}
+
+test_break_glass_makes_nothing_that_outlasts_it := denied(asked({"roles": ["admin"], "elevated": "admin"}, change_keys), "it would outlast the elevation")
+
+test_who_is_elevated_does_not_approve := denied(
+	asked({"roles": ["admin"], "elevated": "admin"}, {"area": "admin", "domain": "break_glass", "action": "approve", "effect": "write"}),
+	"it is not for whoever is elevated"
+)
+
+test_a_developer_asks_for_more := allowed(asked({}, {"area": "admin", "domain": "break_glass", "name": "operator", "action": "request", "effect": "write"}))
+
+test_a_developer_does_not_approve := denied(asked({}, {"area": "admin", "domain": "break_glass", "action": "approve", "effect": "write"}), "developer may not administer this")
+
+test_only_the_platform_erases_audit_records := denied(
+	asked({"roles": ["admin"]}, {"area": "admin", "domain": "audit", "action": "erase", "effect": "destructive"}),
+	"only the platform's administrators may do this"
+)

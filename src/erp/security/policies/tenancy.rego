@@ -3,7 +3,7 @@ package erp.tenancy
 
 import rego.v1
 
-of_the_platform := {["tenants", "create"], ["tenants", "delete"], ["catalog", "reload"]}
+of_the_platform := {["tenants", "create"], ["tenants", "delete"], ["catalog", "reload"], ["audit", "erase"]}
 
 denials contains "only the platform's administrators may do this" if {
 	input.target.area == "admin"

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from erp.runtime.spi import ErrorCode, Health, ProviderError
+from erp.runtime.spi import Dependency, ErrorCode, Health, ProviderError
 from erp.vendor_clients.guarded_tcp import permitted_address
 from erp.vendor_clients.redis.keyspace import literal
 from erp.vendor_clients.redis.scripts import Script
@@ -52,9 +52,26 @@ class RedisLink:
         started = time.perf_counter()
         try:
             await self.run("EXISTS", key)
+            latency = round((time.perf_counter() - started) * 1000, 3)
+            server = await self._server(key)
         except ProviderError as error:
             return Health(status="down", message=error.message)
-        return Health(status="ok", latency_ms=round((time.perf_counter() - started) * 1000, 3))
+        return Health(status="ok", latency_ms=latency, dependencies=[server])
+
+    async def _server(self, key: str) -> Dependency:
+        """Name and version of the server as it says them; a user who may not ask goes without the version."""
+        server = Dependency(name="Redis", status="ok")
+        try:
+            facts = await self.facts("server", key)
+        except ProviderError as error:
+            if error.code is not ErrorCode.PERMISSION_DENIED:
+                raise
+            return server
+        if "valkey_version" in facts:
+            return Dependency(name="Valkey", status="ok", version=facts["valkey_version"])
+        if "redis_version" in facts:
+            server.version = facts["redis_version"]
+        return server
 
     async def run(self, *command: Any, repeatable: bool = True) -> Any:
         """Return the answer to one command, text as ``bytes``.

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0012"
-down_revision = "0006"
+down_revision = "0009"
 
 _OLD = ("tenant", "period")
 _NEW = ("tenant", "scope", "unit", "period")

@@ -35,6 +35,8 @@ async def tables(
     connection: Any, after: str, only: str | None, limit: int, visible: Collection[str] | None
 ) -> list[Table]:
     """Return tables and views after ``after``, by name; of ``visible`` if given."""
+    await connection.query("SET SESSION sql_select_limit = DEFAULT")  # a query before has left its own
+    connection.select_limit = 0
     listed = "" if visible is None else "AND table_name IN %s"
     values = [after, only, only, *([] if visible is None else [tuple(sorted(visible)) or ("",)]), limit]
     found = await _rows(connection, _TABLES.format(listed=listed), values)

@@ -30,9 +30,12 @@ ON CONFLICT ON CONSTRAINT {name}_pkey
 DO UPDATE SET embedding = excluded.embedding, body = excluded.body, payload = excluded.payload
 """
 _NEAREST = """
-SELECT id, payload, 1 - (embedding <=> $1::text::vector) AS score FROM {table} WHERE true {filter}
- ORDER BY embedding <=> $1::text::vector, id LIMIT {limit}
+SELECT n.id, n.payload, 1 - n.distance AS score FROM (
+       SELECT id, payload, embedding <=> $1::text::vector AS distance FROM {table} WHERE true {filter}
+        ORDER BY embedding <=> $1::text::vector LIMIT {limit}) AS n
+ ORDER BY n.distance, n.id
 """
+"""The inner order has nothing but the distance: with the id beside it the index would not be used."""
 _WORDS = """
 SELECT id, payload, ts_rank_cd(words, websearch_to_tsquery('simple', $1))::float8 AS score FROM {table}
  WHERE words @@ websearch_to_tsquery('simple', $1) {filter} ORDER BY score DESC, id LIMIT {limit}
@@ -88,8 +91,7 @@ class Vectors:
         except ProviderError as error:
             if error.code is not ErrorCode.NOT_FOUND and not _is_type_missing(error):
                 raise
-            await self._make(table, lengths.pop())
-            await self._stored(table, arguments)
+            await self._begun(table, lengths.pop(), arguments)
         return len(request.items)
 
     async def _stored(self, table: str, arguments: Sequence[Any]) -> None:
@@ -97,8 +99,8 @@ class Vectors:
         async with self._place.database.session_for(read_only=False, prelude=self._place.prelude) as session:
             await _run(session, sql, arguments, ErrorCode.FAILED_PRECONDITION)
 
-    async def _make(self, table: str, dimensions: int) -> None:
-        """Make the table of a collection; another call may be doing the same."""
+    async def _begun(self, table: str, dimensions: int, arguments: Sequence[Any]) -> None:
+        """Make the table of a collection with its first items, or neither."""
         if self._place.prelude:
             message = "There is no such collection. Where tenants share tables, the operator makes it: erp db isolate --collection."
             raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
@@ -108,11 +110,14 @@ class Vectors:
                 await _extended(session)
                 for statement in shape(table, dimensions):
                     await session.alone(statement, ())
+                await _run(session, _STORE.format(table=table, name=table), arguments, ErrorCode.FAILED_PRECONDITION)
         except ProviderError as error:
             if _is_type_missing(error):
                 raise _no_extension(error) from error
             if error.code is not ErrorCode.ALREADY_EXISTS:
                 raise
+            # Another call was making it.
+            await self._stored(table, arguments)
 
     async def found(self, request: api.SearchVectorsRequest) -> list[api.SearchVectorsResultItemsItem]:
         """Return the nearest items, the best first.

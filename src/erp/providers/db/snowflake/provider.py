@@ -40,7 +40,7 @@ class SnowflakeDatabase:
         self._endpoint = Endpoint.of(config)
         self._schema = self._endpoint.schema.upper()
         if config.get("mode", "siloed") == "schema":
-            self._schema = "ERP_T_" + hashlib.sha256(context.tenant.encode()).hexdigest()[:24].upper()
+            self._schema = "TENANT_" + hashlib.sha256(context.tenant.encode()).hexdigest()[:24].upper()
         own = self._schema if config.get("mode") == "schema" else None
         self._statements = Statements(own, functions=config.get("functions", ()))
         self._max_bytes: int = config.get("max_result_bytes", 16_777_216)

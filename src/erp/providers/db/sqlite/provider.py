@@ -32,6 +32,7 @@ from erp.runtime.spi import (
     UNSET,
     CallContext,
     Config,
+    Dependency,
     ErrorCode,
     ErrorTable,
     Health,
@@ -87,7 +88,8 @@ class SqliteDatabase:
         await self._file.describe(
             lambda connection: connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         )
-        return Health(status="ok", latency_ms=round((time.perf_counter() - started) * 1000, 3))
+        engine = Dependency(name="SQLite", status="ok", version=sqlite3.sqlite_version)
+        return Health(status="ok", latency_ms=round((time.perf_counter() - started) * 1000, 3), dependencies=[engine])
 
     # -- reading ---------------------------------------------------------------------------------
 

@@ -1,0 +1,143 @@
+"""Servers that freeze, are killed and come back: what callers are told, and what became of their writes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from tests.conformance.live import LIVE, PRESENT
+from tests.faults.conftest import Line, until
+from tests.faults.test_network import DOUBTFUL, settled
+from tests.support.faulty_proxy import faulty_proxy
+from tests.support.server_process import ServerProcess
+
+from erp.errors import ProviderError
+from erp.runtime.conformance.host import ALPHA, Host
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.live,
+    pytest.mark.skipif(sys.platform != "linux", reason="servers are found and started again by way of /proc"),
+]
+KEEPS = {"bus/nats", "db/postgres"}
+"""Providers whose servers, as the tests start them, keep what they have confirmed through SIGKILL."""
+NOT_RESTARTED = {
+    "storage/s3": "moto forgets even the bucket: there is nothing to come back to",
+    "bus/rabbitmq": "RabbitMQ 3.10, started again as it was after SIGKILL, did not serve its quorum queues within 30 s",
+}
+"""Providers whose server cannot be killed and started again here, each with what was seen."""
+WRITERS = 4
+
+_running: dict[str, ServerProcess] = {}
+
+
+def server_of(ref: str) -> ServerProcess:
+    """A server of its own for the module, shared by the providers that reach the same kind."""
+    name = LIVE[ref].VARIABLE.removeprefix("ERP_TEST_").lower()
+    if name not in _running:
+        _running[name] = ServerProcess(name)
+    return _running[name]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def servers() -> Iterator[None]:
+    """End the servers in the end."""
+    yield
+    while _running:
+        _running.popitem()[1].close()
+
+
+@pytest.fixture
+async def own(host: Host, ref: str) -> AsyncIterator[Line]:
+    """A connection of tenant alpha to a server that the test may kill."""
+    server = server_of(ref)
+    async with faulty_proxy("127.0.0.1", server.port) as proxy:
+        made = await Line(host, ref, ALPHA, dict(LIVE[ref].config(server.address)), proxy).connect()
+        yield made
+        await made.close()
+
+
+async def test_a_frozen_server_fails_calls_in_their_time_and_is_used_again_when_it_thaws(own: Line) -> None:
+    server = server_of(own.ref)
+    server.stop()
+    try:
+        read = await own.failure(own.effect.read(seconds=1.0))
+        write = await own.failure(own.effect.write("frozen", seconds=1.0))
+    finally:
+        server.go_on()
+
+    assert (read.retryable, read.code in DOUBTFUL) == (True, True)
+    assert write.code in DOUBTFUL
+    await own.recovered()
+    await settled(own, "frozen")
+
+
+class Writers:
+    """Write names of their own, one after the other, until they are told to end."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._is_over = asyncio.Event()
+        self._tasks: list[asyncio.Future[None]] = []
+        self.confirmed: list[str] = []
+        self.failed: dict[str, ProviderError] = {}
+
+    def begin(self) -> None:
+        self._tasks = [asyncio.ensure_future(self._write(number)) for number in range(WRITERS)]
+
+    async def confirm(self, number: int) -> None:
+        """Wait until so many more writes are confirmed."""
+        wanted = len(self.confirmed) + number
+
+        async def is_done() -> bool:
+            return len(self.confirmed) >= wanted
+
+        await until(is_done, f"nothing is written any more; last failures: {list(self.failed.values())[-3:]}")
+
+    async def end(self) -> None:
+        self._is_over.set()
+        await asyncio.gather(*self._tasks)
+
+    async def _write(self, writer: int) -> None:
+        for number in itertools.count():
+            if self._is_over.is_set():
+                return
+            name = f"w{writer}-{number}"
+            try:
+                await self._line.effect.write(name, seconds=5.0)
+                self.confirmed.append(name)
+            except ProviderError as error:
+                self.failed[name] = error
+                await asyncio.sleep(0.1)
+
+
+def _restarted() -> list[Any]:
+    return [
+        pytest.param(one, marks=pytest.mark.skip(reason=f"{one}: {NOT_RESTARTED[one]}") if one in NOT_RESTARTED else ())
+        for one in PRESENT
+    ]
+
+
+@pytest.mark.parametrize("ref", _restarted())
+async def test_a_killed_server_loses_and_doubles_no_confirmed_write(own: Line) -> None:
+    server, writers = server_of(own.ref), Writers(own)
+    writers.begin()
+    await writers.confirm(5 * WRITERS)
+    await asyncio.to_thread(server.kill)
+    before = writers.confirmed[-20:]
+    await asyncio.sleep(0.3)
+    await asyncio.to_thread(server.start)
+    await own.recovered()
+    await writers.confirm(1)
+    await writers.end()
+
+    assert [str(error) for error in writers.failed.values() if error.code not in DOUBTFUL] == []
+    await own.effect.count(writers.confirmed[-1])
+    counts = {name: await own.effect.count(name) for name in [*before, *list(writers.failed)[:20]]}
+    assert max(counts.values()) <= 1 or own.doubles, "a write took effect twice"
+    if own.ref in KEEPS:
+        assert [name for name in before if not counts[name]] == []
