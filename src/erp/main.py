@@ -54,6 +54,8 @@ from erp.runtime.pool import ProviderPool, safe_name
 from erp.runtime.rotation import Rotation
 from erp.runtime.routes import RouteBook
 from erp.runtime.service_calls import service_context
+from erp.runtime.shares import TenantShares
+from erp.runtime.spending import Spending
 from erp.security.audit_keeper import AuditKeeper
 from erp.security.certificates import CertificateIdentity
 from erp.security.identity import KeyIdentity
@@ -93,17 +95,32 @@ def default_data_dir() -> Path:
     return Path(shared) / "erp"
 
 
+def _number(variable: str, default: int, most: int, what: str) -> int:
+    text = os.environ.get(variable) or str(default)
+    if not text.isdigit() or not 1 <= int(text) <= most:
+        message = f"{variable} is {text[:20]!r}. Set it to {what}, 1 to {most}."
+        raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
+    return int(text)
+
+
 def number_of_processes() -> int:
     """Return ``ERP_PROCESSES``.
 
     Raises:
         ProviderError: ``failed_precondition`` when it is no number from 1 to 256.
     """
-    text = os.environ.get("ERP_PROCESSES", "1")
-    if not text.isdigit() or not 1 <= int(text) <= MOST_PROCESSES:
-        message = f"ERP_PROCESSES is {text[:20]!r}. Set it to how many processes share the control plane, 1 to {MOST_PROCESSES}."
-        raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
-    return int(text)
+    return _number("ERP_PROCESSES", 1, MOST_PROCESSES, "how many processes share the control plane")
+
+
+def tenant_shares() -> TenantShares:
+    """Return the places that ``ERP_MAX_IN_FLIGHT`` and ``ERP_TENANT_IN_FLIGHT`` make.
+
+    Raises:
+        ProviderError: ``failed_precondition`` when one of them is no such number.
+    """
+    capacity = _number("ERP_MAX_IN_FLIGHT", 2000, 100_000, "how many calls the process holds at a time")
+    half = max(1, capacity // 2)
+    return TenantShares(capacity, _number("ERP_TENANT_IN_FLIGHT", half, capacity, "how many of them one tenant has"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +210,8 @@ class Layer:
         self.hot_swap = HotSwap(self.catalog, self.pool)
         self.plans = PlanBook(self.catalog, self.pool, control.connections)
         self.calls = self._pipeline()
+        self.calls.shares = tenant_shares()
+        self.calls.spending = Spending(control.budgets)
         if settings.processes > 1:
             self.calls.rates, self.calls.key_rates = control.rates, control.key_rates
         self.configuring = self._configuring()

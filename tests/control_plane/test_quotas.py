@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from erp.control_plane import ControlPlane, moments
-from erp.control_plane.quotas import LeasedQuotas, bounds
+from erp.control_plane.periods import bounds
+from erp.control_plane.quotas import LeasedQuotas
 from erp.errors import ProviderError
 
 pytestmark = pytest.mark.anyio

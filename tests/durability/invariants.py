@@ -116,7 +116,7 @@ def audited(evidence: Evidence, sent: Iterable[Sent]) -> Iterator[str]:
 
 def quota(evidence: Evidence, ledger: Ledger, limit: int, lives: int) -> Iterator[str]:
     """Not one call more than the quota; of what counts as used, a killed process has lost at most a block."""
-    sql = "SELECT used FROM quota_usage WHERE tenant = ? AND period = ?"
+    sql = "SELECT used FROM quota_usage WHERE tenant = ? AND scope = 'tenant' AND unit = 'requests' AND period = ?"
     usage = [row[0] for row in evidence.control(sql, LIMITED, PERIOD)]
     told = ledger.allowance
     if told.admitted > limit * max(len(usage), 1):

@@ -117,7 +117,9 @@ def test_a_torn_object_is_noticed(evidence: Evidence, sent: list[Sent]) -> None:
 )
 def test_a_quota_that_does_not_hold_is_noticed(evidence: Evidence, used: int, admitted: int, expected: str) -> None:
     with closing(sqlite3.connect(evidence.control_file, isolation_level=None)) as connection:
-        connection.execute("INSERT OR REPLACE INTO quota_usage VALUES ('tiny', 'month', 0, ?)", (used,))
+        connection.execute(
+            "INSERT OR REPLACE INTO quota_usage VALUES ('tiny', 'tenant', 'requests', 'month', 0, ?)", (used,)
+        )
 
     ledger = Ledger([], Allowance(admitted=admitted))
 

@@ -141,3 +141,30 @@ async def test_refused_calls_are_audited_with_their_reason(site: Site) -> None:
 
     assert [item["target"] for item in found] == ["cache/memory.get"]
     assert found[0]["reason"]
+
+
+async def test_a_whole_number_may_be_written_as_a_fraction(admin: httpx2.AsyncClient) -> None:
+    answer = await admin.put("/quotas/day", content=b'{"limit": 5.0}', headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["revision"]) == (200, "5")
+
+
+async def test_budgets_are_set_listed_and_removed_by_scope_and_unit(admin: httpx2.AsyncClient) -> None:
+    body = {"limit": 200, "unit": "tokens", "scope": "provider:ai/local"}
+    made = (await admin.put("/quotas/day", json=body)).json()
+    assert {name: made[name] for name in body} == body
+    assert (made["used"], made["period"]) == (0, "day")
+    assert (await admin.delete("/quotas/day")).status_code == 404
+    assert [item["unit"] for item in (await admin.get("/quotas")).json()["items"]] == ["tokens"]
+    query = {"scope": "provider:ai/local", "unit": "tokens"}
+    assert (await admin.delete("/quotas/day", params=query)).status_code == 204
+    assert (await admin.get("/quotas")).json()["items"] == []
+
+
+async def test_a_call_beyond_a_budget_of_its_key_is_refused_and_others_are_not(admin: httpx2.AsyncClient) -> None:
+    body = {"limit": 0, "unit": "bytes", "scope": "action:cache.set"}
+    assert (await admin.put("/quotas/day", json=body)).status_code == 200
+    refused = await admin.post("/providers/cache/memory/set", json={"params": {"key": "a", "value": 1}})
+    assert (refused.status_code, refused.json()["code"]) == (429, "quota_exhausted")
+    assert int(refused.headers["retry-after"]) > 0
+    passed = await admin.post("/providers/cache/memory/get", json={"params": {"key": "a"}})
+    assert (passed.status_code, passed.json()["data"]) == (200, {"found": False})

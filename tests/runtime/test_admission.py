@@ -12,6 +12,7 @@ from erp.runtime import calls as pipeline
 from erp.runtime.call import Answer
 from erp.runtime.context import Actor
 from erp.runtime.service_calls import service_actor
+from erp.runtime.shares import TenantShares
 
 pytestmark = pytest.mark.anyio
 
@@ -111,7 +112,7 @@ async def test_rate_limits_of_tenants_are_remembered_up_to_a_number(
 
 
 async def test_beyond_what_the_layer_can_hold_calls_are_refused_at_once(toy: ToyLayer) -> None:
-    toy.calls._max_in_flight = 2
+    toy.calls.shares = TenantShares(2, share=2, max_waiting=0)
     toy.script.method = hang
     tasks = [asyncio.create_task(toy.invoke("get")) for _ in range(2)]
     await asyncio.sleep(0.01)

@@ -10,6 +10,7 @@ from erp.control_plane import schema
 from erp.control_plane.api_keys import ApiKeys
 from erp.control_plane.audit import AuditRecords
 from erp.control_plane.audit_proofs import AuditProofs
+from erp.control_plane.budgets import StoredBudgets
 from erp.control_plane.checkpoints import StoredCheckpoints
 from erp.control_plane.client_certificates import ClientCertificates
 from erp.control_plane.connections import StoredConnections
@@ -54,6 +55,7 @@ class ControlPlane:
         self.saml = SamlProviders(database, self.revisions)
         self.directory = Directory(database, self.revisions)
         self.quotas = LeasedQuotas(database, self.revisions)
+        self.budgets = StoredBudgets(database, self.revisions)
         self.rates = SharedRates(database)
         self.key_rates = SharedRates(database, key_rates)
         self.journal = GroupCommitJournal(database)
@@ -106,4 +108,5 @@ class ControlPlane:
         await self.journal.close()
         await self.key_uses.close()
         await self.quotas.close()
+        await self.budgets.close()
         await self.database.close()

@@ -1,4 +1,7 @@
-"""Units a tenant may use per minute, hour, day or month. Implements ``ports.Quotas``.
+"""Limits per minute, hour, day or month, and the calls of a whole tenant. Implements ``ports.Quotas``.
+
+Every limit is set, listed and removed here. Those of all calls of a tenant, which every call meets, are kept here
+too; those of other scopes and units are kept by ``budgets``.
 
 A process leases blocks of units from the database and hands them out from memory. A block is taken
 by one conditional update (``used + n <= limit``), so a limit is never exceeded by one, in any
@@ -9,28 +12,25 @@ the period ends: a quota errs on the side of less.
 from __future__ import annotations
 
 import asyncio
-import datetime
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import NamedTuple
 
 import msgspec
 import sqlalchemy as sa
 
 from erp.contracts.models.errors import ErrorCode
-from erp.control_plane import moments
+from erp.control_plane import budgets, moments
 from erp.control_plane.database import Database
 from erp.control_plane.expected import expect
+from erp.control_plane.periods import PERIODS, Period, bounds
 from erp.control_plane.revisions import Revisions, Topic, counted
 from erp.control_plane.statements import insert_new
 from erp.control_plane.tables import quota_usage, quotas
 from erp.control_plane.tenants import require
 from erp.errors import FieldError, ProviderError
-
-Period = Literal["minute", "hour", "day", "month"]
-PERIODS: tuple[Period, ...] = ("minute", "hour", "day", "month")
 
 BLOCKS_PER_LIMIT = 100
 LARGEST_BLOCK = 1000
@@ -42,6 +42,8 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
     """A limit and what is used of it in the present period."""
 
     tenant: str
+    scope: str = budgets.TENANT
+    unit: str = budgets.REQUESTS
     period: Period
     revision: str
     """Changes with every change of the limit."""
@@ -157,57 +159,80 @@ class LeasedQuotas:
                 account.leases = [_lease(period, limit, now) for period, limit in limits]
                 account.generation = generation
 
-    async def set(self, tenant: str, period: str, limit: int, *, revision: str | None = None) -> Quota:
+    async def set(
+        self,
+        tenant: str,
+        period: str,
+        limit: int,
+        *,
+        scope: str = budgets.TENANT,
+        unit: str = budgets.REQUESTS,
+        revision: str | None = None,
+    ) -> Quota:
         """Set how many units ``tenant`` may use in a ``period``.
 
         Args:
             tenant: whose quota it is.
             period: one of ``PERIODS``.
-            limit: units in each period.
+            limit: units in each period; money in minor units of its currency.
+            scope: ``tenant``, ``actor:ID``, ``provider:DOMAIN/NAME`` or ``action:GROUP.NAME``.
+            unit: ``requests``, ``bytes``, ``tokens`` or ``money:CURRENCY``.
             revision: the one the quota must have now; empty: it must not exist; None: any or none.
 
         Raises:
             ProviderError: ``invalid_argument``, ``not_found`` when the tenant does not exist, ``conflict``.
         """
-        found = _period(period)
+        name = _Name(tenant, budgets.scope(scope), budgets.unit(unit), _period(period))
         if not 0 <= limit <= MAX_UNITS:
             problem = FieldError("/limit", f"Use a number from 0 to {MAX_UNITS}.")
             raise ProviderError(ErrorCode.INVALID_ARGUMENT, "The limit is not valid.", errors=[problem])
-        await self._database.transact(counted(partial(_set, tenant, found, limit, revision), Topic.QUOTAS))
+        await self._database.transact(counted(partial(_set, name, limit, revision), Topic.QUOTAS))
         self._revisions.announce(Topic.QUOTAS)
-        return next(quota for quota in await self.list(tenant) if quota.period == period)
+        wanted = (name.scope, name.unit, name.period)
+        return next(quota for quota in await self.list(tenant) if (quota.scope, quota.unit, quota.period) == wanted)
 
-    async def delete(self, tenant: str, period: str, *, revision: str | None = None) -> bool:
+    async def delete(
+        self,
+        tenant: str,
+        period: str,
+        *,
+        scope: str = budgets.TENANT,
+        unit: str = budgets.REQUESTS,
+        revision: str | None = None,
+    ) -> bool:
         """Remove a limit; False when there was none.
 
         Raises:
             ProviderError: ``conflict`` when a ``revision`` is given and the quota has another.
         """
-        remove = counted(partial(_delete, tenant, _period(period), revision), Topic.QUOTAS)
+        name = _Name(tenant, budgets.scope(scope), budgets.unit(unit), _period(period))
+        remove = counted(partial(_delete, name, revision), Topic.QUOTAS)
         is_removed = await self._database.transact(remove)
         self._revisions.announce(Topic.QUOTAS)
         return is_removed
 
     async def list(self, tenant: str) -> list[Quota]:
-        """Return the quotas of ``tenant``, shortest period first."""
+        """Return the quotas of ``tenant``: those of all its calls first, then by scope and unit; shortest period first."""
         now = self._clock()
         account = self._accounts.get(tenant)
         unused = {(lease.period, lease.starts_at): lease.left for lease in account.leases} if account else {}
-        limits = await self._database.run(partial(_limits, tenant))
-        usage = await self._database.run(partial(_usage, tenant))
+        rows = await self._database.run(partial(_used, tenant))
         found = []
-        for period, limit in limits:
-            starts_at, ends_at = bounds(period, now)
-            used = usage.get((period, starts_at), 0) - unused.get((period, starts_at), 0)
-            resets_at = moments.text(ends_at)
+        for name, limit, usage in sorted(rows, key=_order):
+            starts_at, ends_at = bounds(name.period, now)
+            used = usage.get(starts_at, 0)
+            if name.is_of_all_calls:
+                used -= unused.get((name.period, starts_at), 0)
             found.append(
                 Quota(
                     tenant=tenant,
-                    period=period,
+                    scope=name.scope,
+                    unit=name.unit,
+                    period=name.period,
                     revision=str(limit),
                     limit=limit,
-                    used=used,
-                    resets_at=resets_at,
+                    used=-(-used // budgets.parts(name.unit)),
+                    resets_at=moments.text(ends_at),
                 )
             )
         return found
@@ -218,21 +243,6 @@ class LeasedQuotas:
         self._accounts.clear()
         if left:
             await self._database.transact(partial(_give_back, left))
-
-
-def bounds(period: Period, moment: int) -> tuple[int, int]:
-    """Return the moments at which the ``period`` around ``moment`` begins and ends (UTC)."""
-    at = datetime.datetime.fromtimestamp(moment / moments.MICROSECONDS, datetime.UTC).replace(second=0, microsecond=0)
-    if period == "minute":
-        return moments.of(at), moments.of(at + datetime.timedelta(minutes=1))
-    at = at.replace(minute=0)
-    if period == "hour":
-        return moments.of(at), moments.of(at + datetime.timedelta(hours=1))
-    at = at.replace(hour=0)
-    if period == "day":
-        return moments.of(at), moments.of(at + datetime.timedelta(days=1))
-    at = at.replace(day=1)
-    return moments.of(at), moments.of((at + datetime.timedelta(days=32)).replace(day=1))
 
 
 def _period(text: str) -> Period:
@@ -247,46 +257,75 @@ def _lease(period: Period, limit: int, now: int) -> _Lease:
     return _Lease(period, limit, starts_at, ends_at)
 
 
+class _Name(NamedTuple):
+    """What names a quota."""
+
+    tenant: str
+    scope: str
+    unit: str
+    period: Period
+
+    @property
+    def is_of_all_calls(self) -> bool:
+        """Whether every call of the tenant takes one unit of it."""
+        return (self.scope, self.unit) == (budgets.TENANT, budgets.REQUESTS)
+
+    def where(self, table: sa.Table) -> sa.ColumnElement[bool]:
+        """Its rows in ``table``."""
+        columns = table.c
+        mine = sa.and_(columns.tenant == self.tenant, columns.scope == self.scope)
+        return sa.and_(mine, columns.unit == self.unit, columns.period == self.period)
+
+
+def _order(row: tuple[_Name, int, dict[int, int]]) -> tuple[bool, str, str, int]:
+    name = row[0]
+    return not name.is_of_all_calls, name.scope, name.unit, PERIODS.index(name.period)
+
+
+def _all_calls(tenant: str, period: Period) -> _Name:
+    return _Name(tenant, budgets.TENANT, budgets.REQUESTS, period)
+
+
 def _limits(tenant: str, connection: sa.Connection) -> list[tuple[Period, int]]:
-    rows = connection.execute(sa.select(quotas.c.period, quotas.c.units).where(quotas.c.tenant == tenant))
-    found = {row.period: row.units for row in rows}
+    """Return the limits of all calls."""
+    columns = quotas.c
+    mine = sa.and_(columns.tenant == tenant, columns.scope == budgets.TENANT, columns.unit == budgets.REQUESTS)
+    found = {row.period: row.units for row in connection.execute(sa.select(quotas).where(mine))}
     return [(period, found[period]) for period in PERIODS if period in found]
 
 
-def _usage(tenant: str, connection: sa.Connection) -> dict[tuple[str, int], int]:
-    table = quota_usage.c
-    rows = connection.execute(sa.select(table.period, table.period_start, table.used).where(table.tenant == tenant))
-    return {(period, starts_at): used for period, starts_at, used in rows}
+def _used(tenant: str, connection: sa.Connection) -> list[tuple[_Name, int, dict[int, int]]]:
+    """Return every limit with what is used by the starts of its periods."""
+    usage: dict[_Name, dict[int, int]] = {}
+    for row in connection.execute(sa.select(quota_usage).where(quota_usage.c.tenant == tenant)):
+        usage.setdefault(_Name(tenant, row.scope, row.unit, row.period), {})[row.period_start] = row.used
+    limits = connection.execute(sa.select(quotas).where(quotas.c.tenant == tenant))
+    names = ((_Name(tenant, row.scope, row.unit, row.period), row.units) for row in limits)
+    return [(name, limit, usage.get(name, {})) for name, limit in names]
 
 
-def _expect(tenant: str, period: Period, wanted: str | None, connection: sa.Connection) -> None:
-    table = quotas.c
-    statement = sa.select(table.units).where(table.tenant == tenant, table.period == period).with_for_update()
-    units = connection.execute(statement).scalar()
+def _expect(name: _Name, wanted: str | None, connection: sa.Connection) -> None:
+    units = connection.execute(sa.select(quotas.c.units).where(name.where(quotas)).with_for_update()).scalar()
     expect("quota", wanted, None if units is None else str(units))
 
 
-def _delete(tenant: str, period: Period, wanted: str | None, connection: sa.Connection) -> bool:
-    _expect(tenant, period, wanted, connection)
-    table = quotas.c
-    statement = sa.delete(quotas).where(table.tenant == tenant, table.period == period)
-    return connection.execute(statement).rowcount > 0
+def _delete(name: _Name, wanted: str | None, connection: sa.Connection) -> bool:
+    _expect(name, wanted, connection)
+    return connection.execute(sa.delete(quotas).where(name.where(quotas))).rowcount > 0
 
 
-def _set(tenant: str, period: Period, limit: int, wanted: str | None, connection: sa.Connection) -> None:
-    require(connection, tenant, alone=True)
-    _expect(tenant, period, wanted, connection)
-    table = quotas.c
-    mine = sa.update(quotas).where(table.tenant == tenant, table.period == period).values(units=limit)
-    if not connection.execute(mine).rowcount:
-        connection.execute(sa.insert(quotas).values(tenant=tenant, period=period, units=limit))
+def _set(name: _Name, limit: int, wanted: str | None, connection: sa.Connection) -> None:
+    require(connection, name.tenant, alone=True)
+    _expect(name, wanted, connection)
+    if not connection.execute(sa.update(quotas).where(name.where(quotas)).values(units=limit)).rowcount:
+        connection.execute(sa.insert(quotas).values(**name._asdict(), units=limit))
 
 
 def _take_block(tenant: str, lease: _Lease, block: int, needed: int, connection: sa.Connection) -> int:
     """Take ``block`` units, or at least those ``needed``; return how many were taken."""
     _begin_period(tenant, lease, connection)
     table = quota_usage.c
-    limit = sa.select(quotas.c.units).where(quotas.c.tenant == tenant, quotas.c.period == lease.period)
+    limit = sa.select(quotas.c.units).where(_all_calls(tenant, lease.period).where(quotas))
     for units in (block, needed):
         take = (
             sa.update(quota_usage)
@@ -299,12 +338,11 @@ def _take_block(tenant: str, lease: _Lease, block: int, needed: int, connection:
 
 
 def _begin_period(tenant: str, lease: _Lease, connection: sa.Connection) -> None:
-    row = {"tenant": tenant, "period": lease.period, "period_start": lease.starts_at, "used": 0}
+    name = _all_calls(tenant, lease.period)
+    row = {**name._asdict(), "period_start": lease.starts_at, "used": 0}
     if connection.execute(insert_new(connection.dialect, quota_usage), row).rowcount > 0:
-        table = quota_usage.c
-        past = table.period_start < lease.starts_at - (lease.ends_at - lease.starts_at)
-        mine = sa.and_(table.tenant == tenant, table.period == lease.period)
-        connection.execute(sa.delete(quota_usage).where(mine, past))
+        past = quota_usage.c.period_start < lease.starts_at - (lease.ends_at - lease.starts_at)
+        connection.execute(sa.delete(quota_usage).where(name.where(quota_usage), past))
 
 
 def _give_back(accounts: dict[str, list[_Lease]], connection: sa.Connection) -> None:
@@ -316,5 +354,5 @@ def _give_back(accounts: dict[str, list[_Lease]], connection: sa.Connection) -> 
 
 
 def _is(tenant: str, lease: _Lease) -> sa.ColumnElement[bool]:
-    table = quota_usage.c
-    return sa.and_(table.tenant == tenant, table.period == lease.period, table.period_start == lease.starts_at)
+    mine = _all_calls(tenant, lease.period).where(quota_usage)
+    return sa.and_(mine, quota_usage.c.period_start == lease.starts_at)

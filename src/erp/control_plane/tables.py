@@ -97,10 +97,42 @@ api_keys = sa.Table(
     sa.Index(None, "tenant", "created_at", "id"),
 )
 
-quotas = sa.Table("quotas", metadata, _owner(), _text("period", key=True), _number("units"))
+quotas = sa.Table(
+    "quotas",
+    metadata,
+    _owner(),
+    _text("scope", key=True),
+    _text("unit", key=True),
+    _text("period", key=True),
+    _number("units"),
+)
 
 quota_usage = sa.Table(
-    "quota_usage", metadata, _owner(), _text("period", key=True), _number("period_start", key=True), _number("used")
+    "quota_usage",
+    metadata,
+    _owner(),
+    _text("scope", key=True),
+    _text("unit", key=True),
+    _text("period", key=True),
+    _number("period_start", key=True),
+    _number("used"),
+    comment="used: money in millionths of its minor unit",
+)
+
+quota_holds = sa.Table(
+    "quota_holds",
+    metadata,
+    _owner(),
+    _text("id", key=True),
+    _text("scope", key=True),
+    _text("unit", key=True),
+    _text("period", key=True),
+    _number("period_start"),
+    _number("units"),
+    _text("owner"),
+    _number("expires_at"),
+    sa.Index(None, "owner"),
+    comment="units of usage that running calls have reserved and not settled",
 )
 
 rates = sa.Table(

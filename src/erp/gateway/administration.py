@@ -174,17 +174,19 @@ class Administration:
         await self._authorise(visit, "quotas", "set", "write")
         body = await visit.body("setQuota")
         tenant, period = await tenant_of(visit, self._control.tenants), visit.path("period")
-        quota = await self._control.quotas.set(tenant, period, body["limit"], revision=body.get("revision"))
-        await self._audited(visit, "quotas.set", period, tenant=tenant)
+        quota = await self._control.quotas.set(tenant, period, **body)
+        await self._audited(visit, "quotas.set", _quota(quota.scope, quota.unit, period), tenant=tenant)
         return 200, quota
 
     async def delete_quota(self, visit: Visit) -> tuple[int, Any]:
         """Remove a limit."""
         await self._authorise(visit, "quotas", "delete", "destructive")
         tenant, period = await tenant_of(visit, self._control.tenants), visit.path("period")
-        if not await self._control.quotas.delete(tenant, period, revision=visit.query("revision")):
+        scope, unit = visit.query("scope") or "tenant", visit.query("unit") or "requests"
+        revision = visit.query("revision")
+        if not await self._control.quotas.delete(tenant, period, scope=scope, unit=unit, revision=revision):
             raise ProviderError(ErrorCode.NOT_FOUND, "There is no quota for this period.")
-        await self._audited(visit, "quotas.delete", period, "destructive", tenant=tenant)
+        await self._audited(visit, "quotas.delete", _quota(scope, unit, period), "destructive", tenant=tenant)
         return 204, None
 
     # -- audit -----------------------------------------------------------------------------------
@@ -214,6 +216,11 @@ def no_wider(actor: Actor, scopes: list[str]) -> None:
         allowed = ", ".join(sorted(actor.scopes))
         message = f"A narrowed key can only make keys with its own scopes. Give some of: {allowed}."
         raise ProviderError(ErrorCode.PERMISSION_DENIED, message, errors=[FieldError("/scopes", message)])
+
+
+def _quota(scope: str, unit: str, period: str) -> str:
+    """Name a quota as its audit record does."""
+    return period if (scope, unit) == ("tenant", "requests") else f"{period} {unit} {scope}"
 
 
 def _page(items: list[Any], cursor: str | None) -> dict[str, Any]:

@@ -66,6 +66,10 @@ class Visit:
         return validated(operation, text)
 
 
+LARGEST_EXACT = 2.0**53
+"""Up to here every whole number has a float of its own."""
+
+
 @cache
 def _validator(operation: str) -> Any:
     return validator(catalog()["gateway"][operation]["request"])
@@ -81,8 +85,19 @@ def validated(operation: str, text: bytes) -> dict[str, Any]:
     if errors:
         message = f"The request has {len(errors)} error{'s' * (len(errors) > 1)}; see errors[]."
         raise ProviderError(ErrorCode.INVALID_ARGUMENT, message, errors=errors)
-    found: dict[str, Any] = document
+    found: dict[str, Any] = _with_whole_numbers(document)
     return found
+
+
+def _with_whole_numbers(node: Any) -> Any:
+    """Return a document with ``1.0`` as ``1``: an integer may be written so (JSON Schema 2020-12, section 4.2.2)."""
+    if isinstance(node, dict):
+        return {name: _with_whole_numbers(value) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_with_whole_numbers(value) for value in node]
+    if isinstance(node, float) and node.is_integer() and abs(node) <= LARGEST_EXACT:
+        return int(node)
+    return node
 
 
 Handler = Callable[[Visit], Awaitable[tuple[int, Any]]]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from erp.contracts.models.errors import ErrorCode
-from erp.errors import FieldError, ProviderError
+from erp.errors import ProviderError
 from erp.runtime import effects, execution, residency
 from erp.runtime.call import Answer, Call
 from erp.runtime.context import CallContext
@@ -28,6 +28,8 @@ from erp.runtime.handles import marked
 from erp.runtime.question import question_of
 from erp.runtime.resilience import TokenBucket
 from erp.runtime.routed import Attempt, RoutedCalls, is_repeatable
+from erp.runtime.shares import WAIT_SECONDS, TenantShares
+from erp.runtime.spending import UNLIMITED, allowance_of
 
 if TYPE_CHECKING:
     from erp.runtime.call_policy import Rate
@@ -36,9 +38,9 @@ if TYPE_CHECKING:
     from erp.runtime.plan import Plan, PlanBook
     from erp.runtime.ports import Claim, Connections, Journal, Policy, Quotas, Rates
     from erp.runtime.routes import LiveRoute, RouteBook
+    from erp.runtime.spending import Spending
 
 DEFAULT_WINDOW_SECONDS = 24 * 3600
-MAX_KEY_LENGTH = 255
 TENANT_FRESH_SECONDS = 2.0
 MAX_BUCKETS = 100_000
 
@@ -69,11 +71,13 @@ class Calls:
         """What this process shares its rate limits with others through; None: it is alone."""
         self.key_rates: Rates | None = None
         """The same for the limits of API keys."""
+        self.spending: Spending | None = None
+        """Keeps budgets; None: there are none."""
         self._policy = policy
         self._quotas = quotas
         self._journal = journal
         self._connections = connections
-        self._max_in_flight = max_in_flight
+        self.shares = TenantShares(max_in_flight)
         self._window_seconds = window_seconds
         self._tenant_buckets: dict[str, tuple[float, TokenBucket]] = {}
         self._key_buckets: dict[str, TokenBucket] = {}
@@ -87,12 +91,17 @@ class Calls:
             ProviderError: from the closed list.
         """
         started = time.perf_counter()
-        self._enter(call)
+        if not self._enter(call):
+            await self._wait_to_enter(call)
         answer: Answer | None = None
         failure: ProviderError | None = None
         try:
             request = await self._admit(call)
-            answer = await (self._effectful if call.action.is_effectful else self._read)(call, request)
+            work = self._effectful if call.action.is_effectful else self._read
+            if self.spending is None or self.spending.is_unlimited(call.tenant):
+                answer = await work(call, request)
+            else:
+                answer = await self.spending.run(call, request, work)
         except ProviderError as error:
             failure = error
             raise
@@ -100,7 +109,7 @@ class Calls:
             failure = ProviderError(ErrorCode.CANCELLED, "The call was cancelled.")
             raise
         except Exception as error:
-            failure = _unforeseen(error)
+            failure = effects.unforeseen(error)
             raise failure from error
         finally:
             self._leave(call, started, answer, failure)
@@ -118,10 +127,13 @@ class Calls:
     async def _items(self, call: Call) -> AsyncGenerator[bytes]:
         """Yield once on admission, so that closing what was never read still leaves, then the items."""
         started = time.perf_counter()
-        self._enter(call)
+        if not self._enter(call):
+            await self._wait_to_enter(call)
         failure: ProviderError | None = None
+        allowance = UNLIMITED
         try:
             request = await self._admit(call)
+            allowance = await allowance_of(self.spending, call, request)
             plan, request, mark = await self._streamed(call, request)
             context = self.context(call, plan, streaming=True)
             async with execution.entered(plan, context):
@@ -130,19 +142,24 @@ class Calls:
                 yield b""
                 async with aclosing(execution.items(plan, request, context)) as items:
                     async for item in items:
-                        yield _encode(item if mark is None else marked(item, mark))
+                        data = _encode(item if mark is None else marked(item, mark))
+                        allowance.received(len(data), item)
+                        yield data
             if context.emitted:
                 await self._journal.complete(effects.completion(call, context, None, b""))
+            allowance.answered()
         except ProviderError as error:
             failure = error
+            allowance.failed(error)
             raise
         except (asyncio.CancelledError, GeneratorExit):
             failure = ProviderError(ErrorCode.CANCELLED, "The caller left before the stream ended.")
             raise
         except Exception as error:
-            failure = _unforeseen(error)
+            failure = effects.unforeseen(error)
             raise failure from error
         finally:
+            allowance.settle()
             self._leave(call, started, None, failure)
 
     async def _streamed(self, call: Call, request: Any) -> tuple[Plan, Any, str | None]:
@@ -153,20 +170,35 @@ class Calls:
 
     def _leave(self, call: Call, started: float, answer: Answer | None, failure: ProviderError | None) -> None:
         self.in_flight -= 1
+        if call.actor.kind != "service":
+            self.shares.leave(call.tenant)
         self.observer.observe(call, time.perf_counter() - started, answer, failure)
 
     # -- admit -----------------------------------------------------------------------------------
 
-    def _enter(self, call: Call) -> None:
-        is_full = self.in_flight >= self._max_in_flight or self.is_draining
-        if is_full and call.actor.kind != "service":
-            message = "shutting down" if self.is_draining else "serving as many calls as it can hold"
-            refusal = ProviderError(ErrorCode.UNAVAILABLE, f"The layer is {message}.", retry_after_seconds=1.0)
-            self.observer.observe(call, 0.0, None, refusal)
-            raise refusal
-        self.in_flight += 1
+    def _enter(self, call: Call) -> bool:
+        """Enter when there is a place; calls of services have one in the call they belong to."""
         if call.timeout_seconds is not None:
             call.deadline = time.monotonic() + call.timeout_seconds
+        if call.actor.kind != "service":
+            if self.is_draining:
+                refusal = ProviderError(ErrorCode.UNAVAILABLE, "The layer is shutting down.", retry_after_seconds=1.0)
+                self.observer.observe(call, 0.0, None, refusal)
+                raise refusal
+            if not self.shares.try_enter(call.tenant):
+                return False
+        self.in_flight += 1
+        return True
+
+    async def _wait_to_enter(self, call: Call) -> None:
+        started = time.perf_counter()
+        seconds = min(WAIT_SECONDS, max(call.deadline - time.monotonic(), 0.0))
+        try:
+            await self.shares.wait_to_enter(call.tenant, seconds)
+        except ProviderError as refusal:
+            self.observer.observe(call, time.perf_counter() - started, None, refusal)
+            raise
+        self.in_flight += 1
 
     async def check(self, call: Call) -> None:
         """Admit a call that is run later: rate limit, quota, shape, policy, provider and connection.
@@ -183,7 +215,7 @@ class Calls:
     async def _admit(self, call: Call) -> Any:
         if call.actor.kind != "service" and not call.is_admitted:
             await self.limit(call.tenant, call.actor)
-            _check_key(call.idempotency_key)
+            effects.check_key(call.idempotency_key)
         request = call.request
         if request is None:
             request, call.metadata = call.action.decode(call.body)
@@ -329,7 +361,7 @@ class Calls:
         result = await self._run(call, request, attempt)
         if attempt.context is not None and attempt.context.emitted:
             await self._journal.complete(effects.completion(call, attempt.context, None, b""))
-        return _answer(attempt, _encode(result), result)
+        return attempt.answer(_encode(result), result)
 
     async def _effectful(self, call: Call, request: Any) -> Answer:
         if call.idempotency_key is None:
@@ -361,17 +393,17 @@ class Calls:
             raise
         assert attempt.context is not None  # noqa: S101  (there is a result)
         await self._journal.complete(effects.completion(call, attempt.context, claim, data))
-        return _answer(attempt, data, result)
+        return attempt.answer(data, result)
 
     async def _give_back(self, call: Call, claim: Claim | None, error: BaseException, *, is_second_run: bool) -> None:
         """Nothing was tried: free the key and record the refusal."""
-        code = (error if isinstance(error, ProviderError) else _unforeseen(error)).code.value
+        code = (error if isinstance(error, ProviderError) else effects.unforeseen(error)).code.value
         await asyncio.shield(self._journal.complete(effects.gave_back(call, claim, code, is_second_run=is_second_run)))
 
     async def _complete_failed(
         self, call: Call, claim: Claim | None, attempt: Attempt, error: BaseException, *, is_second_run: bool
     ) -> None:
-        failure = error if isinstance(error, ProviderError) else _unforeseen(error)
+        failure = error if isinstance(error, ProviderError) else effects.unforeseen(error)
         doubted = effects.of_a_second_run(failure) if is_second_run else failure
         may_repeat = doubted is failure and attempt.may_repeat
         in_doubt = is_second_run or attempt.may_have_happened(failure)
@@ -379,29 +411,3 @@ class Calls:
         await asyncio.shield(self._journal.complete(ended))
         if doubted is not failure:
             raise doubted from error
-
-
-def _answer(attempt: Attempt, data: bytes, result: Any) -> Answer:
-    plan, context = attempt.plan, attempt.context
-    assert plan is not None  # noqa: S101  (there is a result)
-    assert context is not None  # noqa: S101
-    return Answer(data, plan.provider, plan.connection, context.provider_seconds, result)
-
-
-def _check_key(key: str | None) -> None:
-    if key is not None and not (0 < len(key) <= MAX_KEY_LENGTH and key.isprintable()):
-        raise ProviderError(
-            ErrorCode.INVALID_ARGUMENT,
-            f"The Idempotency-Key must be 1 to {MAX_KEY_LENGTH} printable characters.",
-            errors=[FieldError("/headers/Idempotency-Key", "Use a UUID, for example.")],
-        )
-
-
-def _unforeseen(error: BaseException) -> ProviderError:
-    made = ProviderError(
-        ErrorCode.CANCELLED if isinstance(error, asyncio.CancelledError) else ErrorCode.INTERNAL,
-        "The layer failed in a way it did not foresee.",
-        detail=f"{type(error).__name__}: {error}",
-    )
-    made.__cause__ = error
-    return made

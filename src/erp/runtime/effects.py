@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import hashlib
 import itertools
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from erp.runtime.call import Answer, Call
     from erp.runtime.call_policy import Rate
     from erp.runtime.context import CallContext, EmittedEvent
+
+MAX_KEY_LENGTH = 255
 
 _WITHOUT_EFFECT = frozenset(
     {
@@ -97,6 +100,16 @@ def of_a_second_run(failure: ProviderError) -> ProviderError:
     made = ProviderError(ErrorCode.OUTCOME_UNKNOWN, message, detail=failure.detail, errors=failure.errors)
     made.__cause__ = failure
     return made
+
+
+def check_key(key: str | None) -> None:
+    """Raise ``invalid_argument`` when ``key`` is none that can be kept."""
+    if key is not None and not (0 < len(key) <= MAX_KEY_LENGTH and key.isprintable()):
+        raise ProviderError(
+            ErrorCode.INVALID_ARGUMENT,
+            f"The Idempotency-Key must be 1 to {MAX_KEY_LENGTH} printable characters.",
+            errors=[FieldError("/headers/Idempotency-Key", "Use a UUID, for example.")],
+        )
 
 
 def claim(call: Call, request: bytes, *, reentrant: bool, window_seconds: int) -> Claim:
@@ -271,3 +284,14 @@ def service_event(service: str, tenant: str, event: EmittedEvent, fallback_id: s
         subject=event.subject,
         traceparent=traceparent or None,
     )
+
+
+def unforeseen(error: BaseException) -> ProviderError:
+    """Return what a failure that nobody foresaw is called."""
+    made = ProviderError(
+        ErrorCode.CANCELLED if isinstance(error, asyncio.CancelledError) else ErrorCode.INTERNAL,
+        "The layer failed in a way it did not foresee.",
+        detail=f"{type(error).__name__}: {error}",
+    )
+    made.__cause__ = error
+    return made

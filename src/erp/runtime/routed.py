@@ -15,6 +15,7 @@ import msgspec
 
 from erp.errors import ProviderError
 from erp.runtime import effects, execution
+from erp.runtime.call import Answer
 from erp.runtime.handles import NAMES, marked, unmarked
 from erp.runtime.ports import Completion
 from erp.runtime.residency import OutOfRegionError
@@ -47,6 +48,13 @@ class Attempt:
     def may_have_happened(self, failure: ProviderError) -> bool:
         """Whether the call may have taken effect although it failed."""
         return effects.may_have_happened(failure) or (self.context is not None and self.context.is_doubtful)
+
+    def answer(self, data: bytes, result: Any) -> Answer:
+        """Return the answer of the attempt that gave ``result``."""
+        plan, context = self.plan, self.context
+        assert plan is not None  # noqa: S101  (there is a result)
+        assert context is not None  # noqa: S101
+        return Answer(data, plan.provider, plan.connection, context.provider_seconds, result)
 
     @property
     def may_repeat(self) -> bool:

@@ -104,7 +104,7 @@ class Tenants:
 
 
 class Quotas:
-    """Calls per period."""
+    """Calls per period. Budgets (other scopes and units) are not part of the file and stay as they are."""
 
     noun: ClassVar[str] = "quota"
     section: ClassVar[str] = "quotas"
@@ -114,6 +114,7 @@ class Quotas:
 
     def present(self, server: Server, tenant: str) -> dict[str, Present]:
         items = server.get("/quotas", tenant=tenant)["items"]
+        items = [item for item in items if (item["scope"], item["unit"]) == ("tenant", "requests")]
         return {item["period"]: Present({"limit": item["limit"]}, item["revision"]) for item in items}
 
     def put(self, server: Server, change: Change) -> Any:
