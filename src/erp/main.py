@@ -196,15 +196,7 @@ class Layer:
         self.tokens = Tokens(self.vault)
         self.audit_keeper = AuditKeeper(control, self.vault)
         self.identity = self._identity(keyring)
-        self.pool = ProviderPool(
-            self.catalog,
-            data_dir=settings.data_dir,
-            models_dir=settings.models_dir,
-            vault=self.vault,
-            identity=self.identity,
-            links=self.links,
-            reminders=control.reminders,
-        )
+        self.pool = self._pool()
         self.people = self._people(keyring)
         self.pool.secrets.connections = control.connections
         self.hot_swap = HotSwap(self.catalog, self.pool)
@@ -224,6 +216,17 @@ class Layer:
         self.feed = EventFeed(control.outbox.after, control.outbox.end)
         self.relay = OutboxRelay(control.outbox, BusDelivery(self.calls).deliver)
         self._tasks: list[asyncio.Task[Any]] = []
+
+    def _pool(self) -> ProviderPool:
+        return ProviderPool(
+            self.catalog,
+            data_dir=self.settings.data_dir,
+            models_dir=self.settings.models_dir,
+            vault=self.vault,
+            identity=self.identity,
+            links=self.links,
+            reminders=self.control.reminders,
+        )
 
     def _pipeline(self) -> Calls:
         return Calls(
@@ -346,21 +349,24 @@ class Layer:
         invoke = InvokeRoute(self.calls, self.catalog, credentials, self.operations)
         return Gateway(invoke, pages(credentials, self._parts(credentials)))
 
+    def _configuration(self, credentials: Credentials) -> Configuration:
+        return Configuration(
+            catalog=self.catalog,
+            control=self.control,
+            vault=self.vault,
+            pool=self.pool,
+            plans=self.plans,
+            configuring=self.configuring,
+            operations=self.operations,
+            credentials=credentials,
+        )
+
     def _parts(self, credentials: Credentials) -> Parts:
         control, plans = self.control, self.plans
         standings = Standings.from_environment()
         return Parts(
             discovery=Discovery(self.catalog, plans, self.pool, self.calls.routes, self.metrics, standings),
-            configuration=Configuration(
-                catalog=self.catalog,
-                control=control,
-                vault=self.vault,
-                pool=self.pool,
-                plans=plans,
-                configuring=self.configuring,
-                operations=self.operations,
-                credentials=credentials,
-            ),
+            configuration=self._configuration(credentials),
             routing=Routing(control, self.calls.routes, plans, credentials),
             batch=Batch(self.calls, self.catalog),
             events=ProviderEvents(self.feed, self.catalog, self.policy),

@@ -88,7 +88,7 @@ def keyring(tmp_path_factory: pytest.TempPathFactory) -> Keyring:
 @bounded
 @given(data=st.data())
 def test_no_changed_envelope_opens(keyring: Keyring, data: st.DataObject) -> None:
-    key_id, envelope = seal(keyring, b"value", tenant="acme", path="a/b", version=1)
+    key_id, envelope = asyncio.run(seal(keyring, b"value", tenant="acme", path="a/b", version=1))
     at = data.draw(st.integers(0, len(envelope) - 1))
     bit = data.draw(st.integers(1, 255))
     wrong = data.draw(
@@ -102,20 +102,20 @@ def test_no_changed_envelope_opens(keyring: Keyring, data: st.DataObject) -> Non
         )
     )
     with pytest.raises(ProviderError) as refused:
-        unseal(keyring, key_id, wrong, tenant="acme", path="a/b", version=1)
+        asyncio.run(unseal(keyring, key_id, wrong, tenant="acme", path="a/b", version=1))
     assert refused.value.code is ErrorCode.INTERNAL
 
 
 @bounded
 @given(st.tuples(*[st.text("ab/#1", max_size=4)] * 2, st.integers(0, 12)))
 def test_an_envelope_opens_nowhere_but_in_its_place(keyring: Keyring, place: tuple[str, str, int]) -> None:
-    key_id, envelope = seal(keyring, b"value", tenant="a", path="b/1", version=1)
+    key_id, envelope = asyncio.run(seal(keyring, b"value", tenant="a", path="b/1", version=1))
     tenant, path, version = place
     if place == ("a", "b/1", 1):
-        assert unseal(keyring, key_id, envelope, tenant=tenant, path=path, version=version) == b"value"
+        assert asyncio.run(unseal(keyring, key_id, envelope, tenant=tenant, path=path, version=version)) == b"value"
         return
     with pytest.raises(ProviderError):
-        unseal(keyring, key_id, envelope, tenant=tenant, path=path, version=version)
+        asyncio.run(unseal(keyring, key_id, envelope, tenant=tenant, path=path, version=version))
 
 
 class Issued:

@@ -125,7 +125,7 @@ async def test_a_session_ends_when_it_is_idle_or_old(site: Site, issuer: IssuerD
 async def _set(site: Site, column: str, value: int) -> None:
     import sqlalchemy as sa
 
-    from erp.control_plane.tables import sessions
+    from erp.control_plane.people_tables import sessions
 
     await site.layer.control.database.transact(
         lambda one: one.execute(sa.update(sessions).values({column: value})).rowcount

@@ -16,10 +16,11 @@ from erp.control_plane import cursors, key_text, moments
 from erp.control_plane.database import Database
 from erp.control_plane.expected import expect
 from erp.control_plane.key_facts import ROLES, check_facts
+from erp.control_plane.people_tables import service_accounts
 from erp.control_plane.revisions import Revisions, Topic, counted
 from erp.control_plane.service_accounts import ServiceAccount
 from erp.control_plane.service_accounts import found as account_found
-from erp.control_plane.tables import api_keys, service_accounts
+from erp.control_plane.tables import api_keys
 from erp.control_plane.tenants import require
 from erp.errors import FieldError, ProviderError
 from erp.runtime.call_policy import Rate

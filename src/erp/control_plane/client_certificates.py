@@ -14,10 +14,10 @@ import sqlalchemy as sa
 from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import cursors, moments
 from erp.control_plane.database import Database, Work
+from erp.control_plane.people_tables import client_certificates, service_accounts
 from erp.control_plane.revisions import Revisions, Topic, counted
 from erp.control_plane.service_accounts import found as account_found
 from erp.control_plane.statements import insert_new
-from erp.control_plane.tables import client_certificates, service_accounts
 from erp.errors import FieldError, ProviderError
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""The tables about people: whom tenants trust to sign them in, and who is provisioned."""
+"""The tables about who comes: people whom tenants trust or provision, their sessions, machines and their keys."""
 
 from __future__ import annotations
 
@@ -67,3 +67,70 @@ directory_members = sa.Table(
 )
 
 directory_roles = sa.Table("directory_roles", metadata, _owner(), _text("group_name", key=True), _text("role"))
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("digest", sa.LargeBinary, primary_key=True),
+    sa.Column("sign_in", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("tenant", sa.Text, sa.ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False),
+    _text("connection"),
+    _text("issuer_revision"),
+    _text("subject"),
+    _text("roles"),
+    _text("scopes"),
+    _text("user_agent"),
+    _number("created_at"),
+    _number("seen_at"),
+    _number("ends_at"),
+    _number("ended_at", optional=True),
+    sa.Index(None, "tenant", "created_at", "id"),
+    sa.Index(None, "ends_at"),
+    comment="digest and sign_in: keyed digests of what the browser holds",
+)
+
+revoked_tokens = sa.Table(
+    "revoked_tokens",
+    metadata,
+    _owner(),
+    sa.Column("digest", sa.LargeBinary, primary_key=True),
+    _number("expires_at"),
+    sa.Index(None, "expires_at"),
+)
+
+service_accounts = sa.Table(
+    "service_accounts",
+    metadata,
+    _owner(),
+    _text("name", key=True),
+    _text("description", optional=True),
+    _text("role"),
+    _text("scopes"),
+    _number("created_at"),
+    _number("disabled_at", optional=True),
+)
+
+key_rates = sa.Table(
+    "key_rates",
+    metadata,
+    sa.Column("key", sa.Text, sa.ForeignKey("api_keys.id", ondelete="CASCADE"), primary_key=True),
+    _number("tokens"),
+    _number("stamp"),
+    comment="token buckets of API keys; tokens in millionths",
+)
+
+client_certificates = sa.Table(
+    "client_certificates",
+    metadata,
+    _text("id", key=True),
+    sa.Column("tenant", sa.Text, sa.ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False),
+    _text("service_account"),
+    _text("kind"),
+    _text("value"),
+    _number("created_at"),
+    _text("created_by"),
+    sa.UniqueConstraint("kind", "value"),
+    sa.Index(None, "tenant", "id"),
+    comment="kind: fingerprint, uri or dns; one certificate never means two tenants",
+)

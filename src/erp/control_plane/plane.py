@@ -21,6 +21,7 @@ from erp.control_plane.journal import GroupCommitJournal
 from erp.control_plane.key_uses import KeyUses
 from erp.control_plane.operations import StoredOperations
 from erp.control_plane.outbox import Outbox
+from erp.control_plane.people_tables import key_rates
 from erp.control_plane.policies import StoredPolicies
 from erp.control_plane.privacy import StoredPrivacy
 from erp.control_plane.quotas import LeasedQuotas
@@ -34,7 +35,6 @@ from erp.control_plane.saml import SamlProviders
 from erp.control_plane.secrets import SecretRows
 from erp.control_plane.service_accounts import ServiceAccounts
 from erp.control_plane.sessions import StoredSessions
-from erp.control_plane.tables import key_rates
 from erp.control_plane.tenants import Tenants
 
 DATABASE_FILE = "control.db"

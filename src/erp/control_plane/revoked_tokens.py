@@ -6,8 +6,8 @@ import sqlalchemy as sa
 
 from erp.control_plane import moments
 from erp.control_plane.database import Database
+from erp.control_plane.people_tables import revoked_tokens
 from erp.control_plane.revisions import Revisions, Topic, counted
-from erp.control_plane.tables import revoked_tokens
 from erp.control_plane.tenants import require
 
 

@@ -14,9 +14,10 @@ from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import cursors, moments
 from erp.control_plane.database import Database, Work
 from erp.control_plane.key_facts import check_facts
+from erp.control_plane.people_tables import client_certificates, service_accounts
 from erp.control_plane.revisions import Revisions, Topic, counted
 from erp.control_plane.statements import insert_new
-from erp.control_plane.tables import api_keys, client_certificates, service_accounts
+from erp.control_plane.tables import api_keys
 from erp.control_plane.tenants import require
 from erp.errors import FieldError, ProviderError
 

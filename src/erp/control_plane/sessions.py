@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import cursors, moments
 from erp.control_plane.database import Database
+from erp.control_plane.people_tables import sessions
 from erp.control_plane.revisions import Revisions, Topic, counted
-from erp.control_plane.tables import sessions
 from erp.control_plane.tenants import require
 from erp.errors import ProviderError
 

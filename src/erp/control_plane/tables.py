@@ -366,37 +366,6 @@ consents = sa.Table(
     _text("recorded_by"),
 )
 
-sessions = sa.Table(
-    "sessions",
-    metadata,
-    sa.Column("digest", sa.LargeBinary, primary_key=True),
-    sa.Column("sign_in", sa.LargeBinary, nullable=False, unique=True),
-    sa.Column("id", sa.Text, nullable=False, unique=True),
-    sa.Column("tenant", sa.Text, sa.ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False),
-    _text("connection"),
-    _text("issuer_revision"),
-    _text("subject"),
-    _text("roles"),
-    _text("scopes"),
-    _text("user_agent"),
-    _number("created_at"),
-    _number("seen_at"),
-    _number("ends_at"),
-    _number("ended_at", optional=True),
-    sa.Index(None, "tenant", "created_at", "id"),
-    sa.Index(None, "ends_at"),
-    comment="digest and sign_in: keyed digests of what the browser holds",
-)
-
-revoked_tokens = sa.Table(
-    "revoked_tokens",
-    metadata,
-    _owner(),
-    sa.Column("digest", sa.LargeBinary, primary_key=True),
-    _number("expires_at"),
-    sa.Index(None, "expires_at"),
-)
-
 privacy_settings = sa.Table(
     "privacy_settings", metadata, _owner(), _text("settings"), _number("revision"), _number("updated_at")
 )
@@ -407,40 +376,4 @@ revisions = sa.Table(
     _text("topic", key=True),
     _number("revision"),
     comment="counters that tell other processes to forget what they cached",
-)
-
-service_accounts = sa.Table(
-    "service_accounts",
-    metadata,
-    _owner(),
-    _text("name", key=True),
-    _text("description", optional=True),
-    _text("role"),
-    _text("scopes"),
-    _number("created_at"),
-    _number("disabled_at", optional=True),
-)
-
-key_rates = sa.Table(
-    "key_rates",
-    metadata,
-    sa.Column("key", sa.Text, sa.ForeignKey("api_keys.id", ondelete="CASCADE"), primary_key=True),
-    _number("tokens"),
-    _number("stamp"),
-    comment="token buckets of API keys; tokens in millionths",
-)
-
-client_certificates = sa.Table(
-    "client_certificates",
-    metadata,
-    _text("id", key=True),
-    sa.Column("tenant", sa.Text, sa.ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False),
-    _text("service_account"),
-    _text("kind"),
-    _text("value"),
-    _number("created_at"),
-    _text("created_by"),
-    sa.UniqueConstraint("kind", "value"),
-    sa.Index(None, "tenant", "id"),
-    comment="kind: fingerprint, uri or dns; one certificate never means two tenants",
 )

@@ -107,7 +107,7 @@ def pages(credentials: Credentials, parts: Parts, lifespan: Lifespan | None = No
     def route(path: str, handler: Handler, method: str = "GET") -> Route:
         return Route(path, endpoint(credentials, handler), methods=[method])
 
-    status, links, routing, operations = parts.status, parts.links, parts.routing, parts.operations
+    status, links = parts.status, parts.links
     routes = [
         Route("/healthz", status.alive),
         Route("/readyz", status.ready),
@@ -123,13 +123,8 @@ def pages(credentials: Credentials, parts: Parts, lifespan: Lifespan | None = No
         route("/outbox/dead/{event}:requeue", parts.dead_events.requeue, "POST"),
         route("/connections", parts.configuration.all_connections),
         *provider_routes(route, parts.discovery, parts.configuration),
-        route("/routes", routing.routes),
-        route("/routes/{domain}/{name}", routing.get),
-        route("/routes/{domain}/{name}", routing.put, "PUT"),
-        route("/routes/{domain}/{name}", routing.delete, "DELETE"),
-        route("/operations", operations.operations),
-        route("/operations/{operation}", operations.get),
-        route("/operations/{operation}", operations.cancel, "DELETE"),
+        *routing_routes(route, parts.routing),
+        *operation_routes(route, parts.operations),
         *access_routes(route, parts),
         *session_routes(route, parts.sign_ins, parts.sessions),
         *audit_routes(route, parts.audit_log),
@@ -145,6 +140,25 @@ def pages(credentials: Credentials, parts: Parts, lifespan: Lifespan | None = No
     # A slash too many is another place, which is not there: a redirect would be one more answer to document.
     made.router.redirect_slashes = False
     return made
+
+
+def routing_routes(route: Callable[..., Route], routing: Routing) -> list[Route]:
+    """Return the routes about tenants' own names for connections."""
+    return [
+        route("/routes", routing.routes),
+        route("/routes/{domain}/{name}", routing.get),
+        route("/routes/{domain}/{name}", routing.put, "PUT"),
+        route("/routes/{domain}/{name}", routing.delete, "DELETE"),
+    ]
+
+
+def operation_routes(route: Callable[..., Route], operations: OperationPages) -> list[Route]:
+    """Return the routes about calls that nobody waits for."""
+    return [
+        route("/operations", operations.operations),
+        route("/operations/{operation}", operations.get),
+        route("/operations/{operation}", operations.cancel, "DELETE"),
+    ]
 
 
 def provider_routes(route: Callable[..., Route], discovery: Discovery, configuration: Configuration) -> list[Route]:
