@@ -194,8 +194,6 @@ class Layer:
         self.hot_swap = HotSwap(self.catalog, self.pool)
         self.plans = PlanBook(self.catalog, self.pool, control.connections)
         self.calls = self._pipeline()
-        self.calls.shares = tenant_shares()
-        self.calls.spending = Spending(control.budgets)
         if settings.processes > 1:
             self.calls.rates, self.calls.key_rates = control.rates, control.key_rates
         self.configuring = self._configuring()
@@ -211,7 +209,7 @@ class Layer:
         self._tasks: list[asyncio.Task[Any]] = []
 
     def _pipeline(self) -> Calls:
-        return Calls(
+        calls = Calls(
             plans=self.plans,
             policy=self.policy,
             quotas=self.control.quotas,
@@ -220,6 +218,9 @@ class Layer:
             routes=RouteBook(self.control.routes),
             observer=Observer(self.metrics, self.log, self.spans),
         )
+        calls.shares = tenant_shares()
+        calls.spending = Spending(self.control.budgets)
+        return calls
 
     def _configuring(self) -> Configuring:
         control = self.control
