@@ -202,8 +202,6 @@ class Layer:
         self.hot_swap = HotSwap(self.catalog, self.pool)
         self.plans = PlanBook(self.catalog, self.pool, control.connections)
         self.calls = self._pipeline()
-        self.calls.shares = tenant_shares()
-        self.calls.spending = Spending(control.budgets)
         if settings.processes > 1:
             self.calls.rates, self.calls.key_rates = control.rates, control.key_rates
         self.configuring = self._configuring()
@@ -229,7 +227,7 @@ class Layer:
         )
 
     def _pipeline(self) -> Calls:
-        return Calls(
+        calls = Calls(
             plans=self.plans,
             policy=self.policy,
             quotas=self.control.quotas,
@@ -238,6 +236,9 @@ class Layer:
             routes=RouteBook(self.control.routes),
             observer=Observer(self.metrics, self.log, self.spans),
         )
+        calls.shares = tenant_shares()
+        calls.spending = Spending(self.control.budgets)
+        return calls
 
     def _rights(self) -> SubjectRights:
         return SubjectRights(self.calls, self.journal, self.privacy, self.control.policies, self.receipts)

@@ -63,7 +63,8 @@ async def answered(client: httpx2.AsyncClient, case: Any) -> httpx2.Response:
     """Send a request; the client holds its answer to the document."""
     given = case.as_transport_kwargs(base_url="http://layer.test")
     headers = {name: value for name, value in given["headers"].items() if name.lower() not in SET_BY_CLIENT}
-    body = {"json": given["json"]} if "json" in given else {"content": given.get("data") or b""}
+    sent = given.get("data") or b""
+    body = {"json": given["json"]} if "json" in given else {"data" if isinstance(sent, dict) else "content": sent}
     return await client.request(
         given["method"], given["url"], params=given.get("params"), headers=headers, timeout=30.0, **body
     )
