@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from typing import Any
 
 import pytest
 from tests.cli.migrate import test_bus, test_db, test_storage
@@ -105,7 +104,9 @@ def test_events_move_to_an_engine_and_groups_go_on_there(place: MakePlace, ref: 
 
     assert (report["state"], report["units"][test_bus.TOPIC]["copied"]) == ("equal", 30)
     assert sorted(test_bus.received(there, "target", "anybody")) == sorted(test_bus.ids(0, 30))
-    assert not replays or test_bus.received(there, "target", "done") == []
+    again = test_bus.received(there, "target", "done") if replays else []
+    # Kafka's positions are those of its partitions: of what a group has confirmed, some comes once more.
+    assert again == [] or (ref == "bus/kafka" and set(again) < set(test_bus.ids(0, 30)))
 
 
 @pytest.mark.parametrize("ref", engines("cache"))
