@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
-
-from erp.vendor_clients.egress import ALLOW_VARIABLE
 
 REF = "cache/memcached"
 VARIABLE = "ERP_TEST_MEMCACHED"
 
 
 def config(address: str) -> Mapping[str, Any]:
-    """Return the configuration for the server at ``address``, a URL or ``host:port``; its network is allowed to tenants meanwhile."""
-    os.environ.setdefault(ALLOW_VARIABLE, "127.0.0.1/32")
+    """Return the configuration for the server at ``address``, a URL or ``host:port``."""
     url = urlsplit(address if "://" in address else f"memcached://{address}")
     # What an earlier run has left on the server must not be met.
     found = {"hosts": [f"{url.hostname}:{url.port or 11211}"], "key_prefix": f"test-{secrets.token_hex(6)}"}

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
-
-from erp.vendor_clients.egress import ALLOW_VARIABLE
 
 REF = "cache/redis"
 VARIABLE = "ERP_TEST_REDIS"
 
 
 def config(address: str) -> Mapping[str, Any]:
-    """Return the configuration for the server at ``address``, a URL; its network is allowed to tenants meanwhile."""
-    os.environ.setdefault(ALLOW_VARIABLE, "127.0.0.1/32")
+    """Return the configuration for the server at ``address``, a URL."""
     url = urlsplit(address)
     found: dict[str, Any] = {"hosts": [f"{url.hostname}:{url.port or 6379}"], "database": int(url.path[1:] or 0)}
     if url.username:

@@ -29,6 +29,11 @@ def settings(**more: Any) -> dict[str, Any]:
     return {**config(os.environ[VARIABLE]), **more}
 
 
+@pytest.fixture(autouse=True)
+def _this_machine_may_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERP_EGRESS_ALLOW", "127.0.0.1/32")
+
+
 @pytest.fixture
 async def opened(open_context: OpenContext, request: pytest.FixtureRequest) -> AsyncIterator[MysqlDatabase]:
     if not os.environ.get(VARIABLE):

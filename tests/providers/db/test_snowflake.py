@@ -95,6 +95,11 @@ def test_a_private_key_is_read_and_anything_else_refused() -> None:
     assert "secret-word" not in repr(endpoint)
 
 
+@pytest.fixture(autouse=True)
+def _this_machine_may_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERP_EGRESS_ALLOW", "127.0.0.1/32")
+
+
 @pytest.fixture
 async def opened(open_context: OpenContext) -> AsyncIterator[SnowflakeDatabase]:
     address = os.environ.get(VARIABLE)
