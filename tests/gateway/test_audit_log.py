@@ -37,13 +37,13 @@ async def test_a_record_is_proved_to_be_under_a_signed_checkpoint(
     key = PublicKey.parse((await admin.get("/audit/key")).json()["keys"][-1])
     made = await admin.post("/audit/checkpoints", json={})
     assert (made.status_code, made.json()["size"]) == (200, 5)
-    proof = (await admin.get("/audit/3/proof")).json()
+    proof = (await admin.get("/audit/proofs/3")).json()
     signed = opened(proof["checkpoint"], [key])
     assert (signed.origin, signed.size, proof["size"]) == ("erp-audit/acme", 5, 5)
     check_inclusion(raw(proof["leaf"]), 2, 5, [raw(one) for one in proof["path"]], signed.root)
-    assert (await admin.get("/audit/6/proof")).status_code == 404
-    assert (await admin.get("/audit/0/proof")).status_code == 400
-    assert (await client.get("/audit/3/proof")).status_code == 403
+    assert (await admin.get("/audit/proofs/6")).status_code == 404
+    assert (await admin.get("/audit/proofs/0")).status_code == 400
+    assert (await client.get("/audit/proofs/3")).status_code == 403
 
 
 async def test_the_log_is_proved_to_have_only_grown(client: httpx2.AsyncClient, admin: httpx2.AsyncClient) -> None:

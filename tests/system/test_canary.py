@@ -24,7 +24,7 @@ from erp.runtime.manifest import ProviderManifest
 
 CATALOG = ProviderCatalog.load()
 PLAIN: tuple[Any, ...] = (
-    "http://127.0.0.1:1", "a", "aaa", "aa-bb", "eu-west-1", "127.0.0.1", "a@b.example", "a/b", "{}", 1, True, [], {},
+    "http://127.0.0.1:1", "127.0.0.1:1", ["127.0.0.1:1"], "amqp://127.0.0.1:1", "nats://127.0.0.1:1", "a", "aaa", "aa-bb", "eu-west-1", "127.0.0.1", "a@b.example", "a/b", "{}", 1, True, [], {},
 )  # fmt: skip
 SHAPES = (
     "{mark}",

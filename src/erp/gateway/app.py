@@ -217,7 +217,7 @@ def audit_routes(route: Callable[..., Route], log: AuditLog) -> list[Route]:
         route("/audit/consistency", log.consistency),
         route("/audit/retention", log.retention),
         route("/audit/retention/{class}", log.set_retention, "PUT"),
-        route("/audit/{seq}/proof", log.inclusion),
+        route("/audit/proofs/{seq}", log.inclusion),
     ]
 
 
