@@ -33,6 +33,7 @@ SHAPES = (
     "https://127.0.0.1:1/{mark}",
     "{mark}=",
     "whsec_{mark}{mark}",
+    "{mark:A<58}",
 )
 
 
