@@ -6,8 +6,8 @@ import asyncio
 import time
 
 import pytest
-from tests.conformance.live import LIVE, PRESENT
-from tests.faults.conftest import OPEN_SECONDS, PATIENCE_SECONDS, POLICY, Line, until
+from tests.conformance.live import LIVE
+from tests.faults.conftest import FAULTED, OPEN_SECONDS, PATIENCE_SECONDS, POLICY, Line, until
 from tests.support.faulty_proxy import Fault
 
 from erp.contracts.models.errors import ErrorCode
@@ -29,7 +29,7 @@ def repeats(line: Line) -> bool:
 
 @pytest.mark.parametrize("name", LIVE)
 def test_the_server_is_there(name: str) -> None:
-    if name not in PRESENT:
+    if name not in FAULTED:
         pytest.skip(f"faults of {name} need {LIVE[name].VARIABLE}")
 
 

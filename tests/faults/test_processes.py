@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from tests.conformance.live import LIVE, PRESENT
-from tests.faults.conftest import Line, until
+from tests.conformance.live import LIVE
+from tests.faults.conftest import FAULTED, Line, until
 from tests.faults.test_network import DOUBTFUL, settled
 from tests.support.faulty_proxy import faulty_proxy
 from tests.support.server_process import ServerProcess
@@ -118,7 +118,7 @@ class Writers:
 def _restarted() -> list[Any]:
     return [
         pytest.param(one, marks=pytest.mark.skip(reason=f"{one}: {NOT_RESTARTED[one]}") if one in NOT_RESTARTED else ())
-        for one in PRESENT
+        for one in FAULTED
     ]
 
 
