@@ -12,7 +12,7 @@ from erp.runtime.spi import UNSET
 REF = "auth/local"
 
 
-@breaks("AUTH-01", ref=REF, also=("AUTH-20", "AUTH-30", "AUTH-40"))
+@breaks("AUTH-01", ref=REF, also=("AUTH-20", "AUTH-30", "AUTH-40", "AUTH-41"))
 class NamesEverybodyAnew:
     numbers = itertools.count()
 

@@ -92,6 +92,8 @@ def _module(contract: Contract, facts: dict[str, str]) -> str:
     imports = ["CallContext", "Config", "ErrorCode", "ErrorTable", "Health", "OpenContext", "ProviderError"]
     imports += ["Stream"] if any(action.get("streaming") for action in actions.values()) else []
     head = text.WORKING_HEAD if contract.name in text.BODIES else text.HEAD
+    if not names:  # every action of the domain depends on a capability, and a new provider declares none
+        head = head.replace("from erp.contracts.models.$domain import (\n$models\n)\n", "")
     return Template(head).substitute(
         facts,
         models="\n".join(f"    {name}," for name in sorted(names)),
