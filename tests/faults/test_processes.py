@@ -26,6 +26,7 @@ pytestmark = [
 KEEPS = {"bus/nats", "db/postgres"}
 """Providers whose servers, as the tests start them, keep what they have confirmed through SIGKILL."""
 NOT_RESTARTED = {
+    "storage/azure": "Azurite, started again as the tests start it, forgets even the container",
     "storage/s3": "moto forgets even the bucket: there is nothing to come back to",
     "bus/rabbitmq": "RabbitMQ 3.10, started again as it was after SIGKILL, did not serve its quorum queues within 30 s",
 }
