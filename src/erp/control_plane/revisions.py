@@ -69,6 +69,8 @@ class Revisions:
         self._seen: dict[str, int] = {}
         self._forgetters: dict[str, list[Callable[[], None]]] = {topic: [] for topic in Topic}
         self._poll: asyncio.Task[None] | None = None
+        self._asking = asyncio.Lock()
+        """So that no question falls between what this process counts and its knowing so."""
         self.trusted_until = 0.0
         """Monotonic time."""
 
@@ -83,13 +85,11 @@ class Revisions:
                 forget()
 
     async def count(self, topic: Topic) -> None:
-        """Tell other processes that ``topic`` has changed; this one knows already."""
-        await self._database.transact(lambda connection: bump(connection, topic))
-        await self._ask_again(topic)
-
-    async def _ask_again(self, topic: Topic) -> None:
-        found = await self._database.run(_read)
-        self._seen[topic] = found.get(topic, 0)
+        """Tell other processes that ``topic`` has changed; this one knows already, unless another counted, too."""
+        async with self._asking:
+            revision = await self._database.transact(lambda connection: _bumped(connection, topic))
+            if self._seen.get(topic, revision - 1) == revision - 1:
+                self._seen[topic] = revision
 
     async def refresh(self) -> None:
         """Ask which topics other processes have changed; many callers share one question.
@@ -110,12 +110,20 @@ class Revisions:
             task.exception()  # Retrieved here in case every caller went away.
 
     async def _ask(self) -> None:
-        asked_at = time.monotonic()
-        found = await self._database.run(_read)
-        changed = [Topic(topic) for topic, revision in found.items() if self._seen.get(topic, revision) != revision]
-        self._seen = found
+        async with self._asking:
+            asked_at = time.monotonic()
+            found = await self._database.run(_read)
+            changed = [Topic(topic) for topic, revision in found.items() if self._seen.get(topic, revision) != revision]
+            self._seen = found
         self.announce(*changed)
         self.trusted_until = asked_at + self._poll_seconds
+
+
+def _bumped(connection: sa.Connection, topic: Topic) -> int:
+    """Count a change and return the revision that it made."""
+    bump(connection, topic)
+    revision: int = connection.execute(sa.select(revisions.c.revision).where(revisions.c.topic == topic)).scalar_one()
+    return revision
 
 
 def _read(connection: sa.Connection) -> dict[str, int]:
