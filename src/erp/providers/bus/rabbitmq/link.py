@@ -39,7 +39,10 @@ class Link:
         """Return the connection. Called with the lock held."""
         if self._is_closed:
             raise unavailable("The connection to RabbitMQ is closed.")
-        if self._connection is None or not _is_alive(self._connection):
+        if self._connection is not None and not _is_alive(self._connection):
+            broken, self._connection = self._connection, None
+            await _let_go(broken)
+        if self._connection is None:
             self._connection = await _connected(self._config)
             self._publishing = self._receiving = None
         return self._connection
@@ -144,7 +147,7 @@ class Link:
         self._is_closed = True
         async with self._connecting:
             connection, self._connection = self._connection, None
-        if connection is not None and not connection.is_closed:
+        if connection is not None:
             await _let_go(connection)
 
 
@@ -163,10 +166,15 @@ async def _channel(connection: AbstractConnection, *, confirms: bool) -> Abstrac
 
 
 async def _let_go(connection: AbstractConnection) -> None:
-    """Close a connection, whatever state it is in."""
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await connection.close()
+    """Close a connection, whatever state it is in.
+
+    A close that fails has given its transport up and is not over; what was let go of without an end is closed
+    by aio-pika when it is collected, where no loop may be running any more.
+    """
+    for _ in range(2):
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await connection.close()
 
 
 async def _connected(config: Config) -> AbstractConnection:
