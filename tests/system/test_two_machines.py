@@ -79,7 +79,8 @@ def put_secret(server: Server, path: str, value: str, key: str) -> httpx2.Respon
 
 
 def versions(server: Server, path: str) -> int:
-    return len(call(server, "secrets/local/list_versions", {"path": path}).json()["data"]["versions"])
+    answer = call(server, "secrets/local/list_versions", {"path": path})
+    return 0 if answer.status_code == 404 else len(answer.json()["data"]["versions"])
 
 
 def test_the_second_machine_makes_no_tenants_keys_or_tables_anew(machines: tuple[Server, Server]) -> None:
@@ -222,8 +223,8 @@ def test_the_other_goes_on_when_one_is_killed_and_nothing_confirmed_is_lost(
         answer = repeated(second, number)
         if f"killed-{number}" in confirmed:
             assert (answer.status_code, answer.json()["meta"].get("replayed")) == (200, True)
-        assert answer.status_code in {200, 502, 504}, answer.text
-        assert versions(second, f"killed/{number}") == 1
+        assert answer.status_code == 200 or answer.json()["code"] == "outcome_unknown", answer.text
+        assert versions(second, f"killed/{number}") in ({1} if answer.status_code == 200 else {0, 1})
 
 
 def repeated(server: Server, number: int) -> httpx2.Response:
