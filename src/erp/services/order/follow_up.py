@@ -19,6 +19,7 @@ from erp.contracts.models.order import GetResult
 from erp.runtime.spi import CallContext, ErrorCode, ProviderError
 from erp.services.order import steps, store
 from erp.services.order.agenda import Agenda, Key
+from erp.services.order.schema import FIRST_STEPS
 from erp.services.order.store import OpenStep, Settled
 
 ContextFor = Callable[[str], CallContext]
@@ -36,6 +37,10 @@ UNREADABLE_SECONDS = 10.0
 SWEEP_SECONDS = 30.0
 SWEPT_ORDERS = 1000
 STOP_SECONDS = 10.0
+HELD_SECONDS = 5.0
+"""How long what was known of an order when it was written is acted on: it may have been cancelled since."""
+MAX_HELD = 1000
+"""Orders: what comes beside so many waits in the database alone."""
 TOGETHER_SECONDS = 0.05
 """How long a step that has ended waits to be written down with others of its order."""
 
@@ -55,12 +60,27 @@ class OrderFollowUp:
         self._of_tenant: Counter[str] = Counter()
         self._parked: defaultdict[str, deque[Key]] = defaultdict(deque)
         """Due orders whose tenant has all its places taken; each place that falls free lets one go on."""
+        self._held: dict[Key, tuple[GetResult | None, float]] = {}
+        """Orders whose first attempts were claimed when they were written, and when that was."""
         self._sweeps: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._is_stopped = False
 
+    @property
+    def lease_seconds(self) -> float:
+        """For how long the first attempts of an order should be claimed as it is written; zero: not at all."""
+        is_at_work = self._sweeps is not None and not self._is_stopped
+        return LEASE_SECONDS if is_at_work and len(self._held) < MAX_HELD else 0.0
+
+    def begin(self, tenant: str, order: GetResult) -> None:
+        """Follow an order up whose first attempts were claimed as it was written: nothing of it is read again."""
+        self.nudge(tenant, order.order_id)
+        self._held[tenant, order.order_id] = order, time.monotonic()
+
     def nudge(self, tenant: str, order_id: str) -> None:
         """Look at an order now."""
+        if (key := (tenant, order_id)) in self._held:
+            self._held[key] = None, self._held[key][1]
         self._agenda.put((tenant, order_id), time.monotonic())
         self._wake.set()
 
@@ -88,6 +108,19 @@ class OrderFollowUp:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        await self._release()
+
+    async def _release(self) -> None:
+        """Let others begin at once what was claimed and is not begun; what cannot be given back lapses."""
+        of_tenant: defaultdict[str, list[str]] = defaultdict(list)
+        for tenant, order_id in self._held:
+            of_tenant[tenant].append(order_id)
+        self._held.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                for tenant, ids in of_tenant.items():
+                    with contextlib.suppress(ProviderError):
+                        await store.release(self._context_for(tenant), ids)
 
     # -- which order next ------------------------------------------------------------------------
 
@@ -171,6 +204,16 @@ class OrderFollowUp:
 
     async def _take_due(self, tenant: str, order_id: str) -> float | None:
         """Return the seconds until the next step is due; None when nothing is left to be done."""
+        known, since = self._held.pop((tenant, order_id), (None, 0.0))
+        try:
+            if known is not None and time.monotonic() - since < HELD_SECONDS:
+                claimed = [OpenStep(name=name, attempts=0, due_in=0.0) for name in FIRST_STEPS]
+                return min((await self._take(tenant, known, claimed, are_claimed=True)).values(), default=None)
+            if since:
+                await store.release(self._context_for(tenant), [order_id])
+        except BaseException:
+            self._held[tenant, order_id] = None, since
+            raise
         order, waiting = await store.load_with_open_steps(self._context_for(tenant), order_id)
         pauses: dict[str, float] = {}
         due = []
@@ -187,10 +230,14 @@ class OrderFollowUp:
                 pauses |= await self._take(tenant, order, steps_)
         return min(pauses.values(), default=None)
 
-    async def _take(self, tenant: str, order: GetResult, due: list[OpenStep]) -> dict[str, float]:
+    async def _take(
+        self, tenant: str, order: GetResult, due: list[OpenStep], *, are_claimed: bool = False
+    ) -> dict[str, float]:
         """Try steps and write down how they went; return the seconds until those that need it are tried again."""
         ends_at = time.monotonic() + ATTEMPT_SECONDS
-        claimed = await store.claim(self._context_for(tenant), order.order_id, due, LEASE_SECONDS)
+        claimed = due
+        if not are_claimed:
+            claimed = await store.claim(self._context_for(tenant), order.order_id, due, LEASE_SECONDS)
         pauses = {step.name: LEASE_SECONDS for step in due if step not in claimed}
         ended: asyncio.Queue[Settled] = asyncio.Queue()
         lanes = [asyncio.create_task(self._try_all(tenant, order, lane, ends_at, ended)) for lane in _lanes(claimed)]

@@ -34,3 +34,5 @@ TABLES = (
 
 STEPS = ("event", "integration", "annotation", "cancellation")
 """In the order in which they are taken."""
+FIRST_STEPS = STEPS[:3]
+"""What has to be done about every order."""

@@ -54,10 +54,15 @@ class OrderService:
         )
 
     async def _take_in(self, request: SubmitRequest, order: PricedOrder, context: CallContext) -> SubmitResult:
-        created = await self._with_tables(context, lambda: _record(context, request, order))
+        lease_seconds = self._follow_up.lease_seconds
+        written = await self._with_tables(context, lambda: _record(context, request, order, lease_seconds))
         id_ = store.order_id(context.tenant, request.customer_reference)
+        created = written is not None
         status = "submitted" if created else (await store.load(context, id_)).status
-        self._follow_up.nudge(context.tenant, id_)
+        if written is not None and lease_seconds:
+            self._follow_up.begin(context.tenant, written)
+        else:
+            self._follow_up.nudge(context.tenant, id_)
         return SubmitResult(
             order_id=id_,
             status=status,
@@ -105,10 +110,12 @@ class OrderService:
         self._ready.add(context.tenant)
 
 
-async def _record(context: CallContext, request: SubmitRequest, order: PricedOrder) -> bool:
-    """Write an order; return False when this very order stands there already."""
+async def _record(
+    context: CallContext, request: SubmitRequest, order: PricedOrder, lease_seconds: float
+) -> GetResult | None:
+    """Write an order and return it; return None when this very order stands there already."""
     try:
-        await store.insert(context, request, order)
+        return await store.insert(context, request, order, lease_seconds=lease_seconds)
     except ProviderError as error:
         if error.code not in {ErrorCode.ALREADY_EXISTS, ErrorCode.OUTCOME_UNKNOWN}:
             raise
@@ -118,8 +125,7 @@ async def _record(context: CallContext, request: SubmitRequest, order: PricedOrd
             raise
         if recorded != store.fingerprint(request, order):
             raise _taken(request.customer_reference) from None
-        return error.code is ErrorCode.OUTCOME_UNKNOWN
-    return True
+        return await store.load(context, id_) if error.code is ErrorCode.OUTCOME_UNKNOWN else None
 
 
 def _taken(reference: str) -> ProviderError:

@@ -23,6 +23,7 @@ from erp.contracts.models.db import (
 from erp.contracts.models.order import (
     Annotation,
     GetResult,
+    Line,
     ListRequest,
     ListResult,
     Step,
@@ -30,7 +31,7 @@ from erp.contracts.models.order import (
     Summary,
 )
 from erp.runtime.spi import UNSET, CallContext, ErrorCode, FieldError, ProviderError
-from erp.services.order.schema import STEPS, TABLES
+from erp.services.order.schema import FIRST_STEPS, STEPS, TABLES
 from erp.services.order.validation import PricedLine, PricedOrder
 
 _ORDER = (
@@ -158,21 +159,61 @@ async def create_tables(context: CallContext) -> None:
         await batch(context, statements)
 
 
-async def insert(context: CallContext, request: SubmitRequest, order: PricedOrder) -> str:
-    """Write an order, its lines and what has to be done about it, all in one transaction; return its id.
+async def insert(
+    context: CallContext, request: SubmitRequest, order: PricedOrder, *, lease_seconds: float = 0.0
+) -> GetResult:
+    """Write an order, its lines and what has to be done about it, all in one transaction; return it as written.
+
+    With ``lease_seconds`` the caller has claimed the first attempts of all steps, as ``claim`` would.
 
     Raises:
         ProviderError: ``already_exists`` when there is an order with this customer reference.
     """
     id_ = order_id(context.tenant, request.customer_reference)
-    statements = [_order_row(id_, request, order)]
+    submitted_at = now()
+    statements = [_order_row(id_, request, order, submitted_at)]
     statements += _line_rows(id_, order.lines)
-    statements += [_step_row(id_, name) for name in STEPS[:3]]
+    statements.append(_step_rows(id_, FIRST_STEPS, lease_seconds))
     await batch(context, statements)
-    return id_
+    return _as_written(id_, request, order, submitted_at)
 
 
-def _order_row(id_: str, request: SubmitRequest, order: PricedOrder) -> tuple[str, list[Any]]:
+def _as_written(id_: str, request: SubmitRequest, order: PricedOrder, submitted_at: str) -> GetResult:
+    """Return what ``load`` would; but for its steps."""
+    return GetResult(
+        order_id=id_,
+        customer_reference=request.customer_reference,
+        customer=request.customer,
+        status="submitted",
+        currency=request.currency,
+        order_date=request.order_date,
+        requested_delivery_date=request.requested_delivery_date,
+        submitted_at=datetime.datetime.fromisoformat(submitted_at),
+        lines=[_line_as_written(item) for item in order.lines],
+        net_total=order.net_total,
+        tax_total=order.tax_total,
+        total=order.total,
+        note=request.note,
+        steps=[],
+    )
+
+
+def _line_as_written(item: PricedLine) -> Line:
+    line = item.line
+    return Line(
+        line_number=item.number,
+        sku=line.sku,
+        description=line.description,
+        quantity=line.quantity,
+        unit_price=line.unit_price,
+        discount=line.discount,
+        tax_rate=line.tax_rate,
+        net=item.net,
+        tax=item.tax,
+    )
+
+
+def _order_row(id_: str, request: SubmitRequest, order: PricedOrder, submitted_at: str) -> tuple[str, list[Any]]:
     customer = request.customer
     values = {
         "order_id": id_,
@@ -189,7 +230,7 @@ def _order_row(id_: str, request: SubmitRequest, order: PricedOrder) -> tuple[st
         "total": str(order.total),
         "note": _or_none(request.note),
         "status": "submitted",
-        "submitted_at": now(),
+        "submitted_at": submitted_at,
     }
     return _insert("orders", values)
 
@@ -210,9 +251,12 @@ def _line_values(item: PricedLine) -> list[Any]:
     return [item.number, line.sku, _or_none(line.description), *map(str, amounts)]
 
 
-def _step_row(id_: str, name: str) -> tuple[str, list[Any]]:
-    values = {"order_id": id_, "name": name, "status": "pending", "attempts": 0, "due_at": now()}
-    return _insert("order_steps", values)
+def _step_rows(id_: str, names: Sequence[str], lease_seconds: float = 0.0) -> tuple[str, list[Any]]:
+    attempts = 1 if lease_seconds else 0
+    due_at = after(lease_seconds)
+    marks = ", ".join(["(?, ?, 'pending', ?, ?)"] * len(names))
+    sql = f"insert into order_steps (order_id, name, status, attempts, due_at) values {marks}"  # noqa: S608  (constants)
+    return sql, [value for name in names for value in (id_, name, attempts, due_at)]
 
 
 def _insert(table: str, values: dict[str, Any]) -> tuple[str, list[Any]]:
@@ -331,7 +375,7 @@ async def open_orders(context: CallContext, limit: int) -> list[tuple[str, float
 async def claim(context: CallContext, id_: str, wanted: Sequence[OpenStep], lease_seconds: float) -> list[OpenStep]:
     """Take the right to the next attempt of steps; return those that nobody else has.
 
-    It lapses after ``lease_seconds``: then the step is due again.
+    It lapses after ``lease_seconds``: then the step is due again. ``release`` gives back what ``insert`` claimed.
     """
     sql = (
         "update order_steps set attempts = ?, due_at = ?"
@@ -342,6 +386,12 @@ async def claim(context: CallContext, id_: str, wanted: Sequence[OpenStep], leas
         context, [(sql, (step.attempts + 1, until, id_, step.name, step.attempts, moment)) for step in wanted]
     )
     return [step for step, changed in zip(wanted, made, strict=True) if changed == 1]
+
+
+async def release(context: CallContext, ids: Sequence[str]) -> None:
+    """Make the steps of orders due whose first attempts were claimed when they were written, and not begun."""
+    sql = "update order_steps set attempts = 0, due_at = ? where order_id = ? and status = 'pending' and attempts = 1"
+    await batch(context, [(sql, (now(), id_)) for id_ in ids])
 
 
 async def settle(context: CallContext, id_: str, settled: Sequence[Settled]) -> None:
@@ -368,6 +418,7 @@ async def annotate(context: CallContext, id_: str, annotation: Annotation) -> No
 
 async def cancel(context: CallContext, id_: str, reason: str | None) -> None:
     """Cancel a submitted order and note that it has to be announced, in one transaction."""
+    step, values = _step_rows(id_, ["cancellation"])
     request = ExecuteBatchRequest(
         statements=[
             Statement(
@@ -375,7 +426,7 @@ async def cancel(context: CallContext, id_: str, reason: str | None) -> None:
                 parameters=[reason, id_],
                 expect_rows=1,
             ),
-            Statement(sql=_step_row(id_, "cancellation")[0], parameters=_step_row(id_, "cancellation")[1]),
+Statement(sql=step, parameters=values),
         ]
     )
     await _call(context, "execute_batch", request)
