@@ -92,3 +92,59 @@ async def test_nobody_there_is_a_connect_error(peer: Peer) -> None:
     await listener.wait_closed()
     with pytest.raises(httpcore2.ConnectError):
         await AsyncioSockets().connect_tcp("127.0.0.1", port, timeout=30)
+
+
+class Heard(asyncio.Protocol):
+    """Notes what arrives together."""
+
+    def __init__(self, parts: list[bytes]) -> None:
+        self._parts = parts
+
+    def data_received(self, data: bytes) -> None:
+        self._parts.append(data)
+
+
+@pytest.fixture
+async def heard() -> AsyncIterator[tuple[int, list[bytes]]]:
+    """Port of a server, and what it was sent."""
+    parts: list[bytes] = []
+    server = await asyncio.get_running_loop().create_server(lambda: Heard(parts), "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1], parts
+    server.close()
+    await server.wait_closed()
+
+
+async def test_little_leaves_together_at_the_next_read(heard: tuple[int, list[bytes]]) -> None:
+    port, parts = heard
+    stream = await AsyncioSockets().connect_tcp("127.0.0.1", port, timeout=30)
+    await stream.write(b"head ", timeout=30)
+    await stream.write(b"body", timeout=30)
+
+    reading = asyncio.ensure_future(stream.read(100, timeout=30))
+    await until(lambda: parts)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+
+    assert parts == [b"head body"]
+    await stream.aclose()
+
+
+async def test_much_leaves_at_once_and_in_order(heard: tuple[int, list[bytes]]) -> None:
+    port, parts = heard
+    stream = await AsyncioSockets().connect_tcp("127.0.0.1", port, timeout=30)
+    await stream.write(b"head ", timeout=30)
+    await stream.write(b"x" * 100_000, timeout=30)
+    await until(lambda: len(b"".join(parts)) == 100_005)
+
+    assert b"".join(parts) == b"head " + b"x" * 100_000
+    await stream.aclose()
+
+
+async def test_what_waits_is_sent_before_the_end(heard: tuple[int, list[bytes]]) -> None:
+    port, parts = heard
+    stream = await AsyncioSockets().connect_tcp("127.0.0.1", port, timeout=30)
+    await stream.write(b"the last word", timeout=30)
+    await stream.aclose()
+
+    await until(lambda: parts)
+    assert parts == [b"the last word"]

@@ -81,6 +81,7 @@ class ProviderCatalog:
     def replace(self, manifests: Iterable[ProviderManifest]) -> None:
         """Know exactly these providers from now on."""
         self.providers = MappingProxyType({manifest.ref: manifest for manifest in manifests})
+        self._embedded: dict[tuple[str, int], ProviderManifest | None] = {}
 
     def action(self, area: Area, group: str, name: str) -> Action:
         """Return an action.
@@ -119,6 +120,12 @@ class ProviderCatalog:
         Of several, the one that says so in its manifest; else the first known wins (built in, then installed, then dropped in), so that adding a provider
         never moves a tenant's data to it.
         """
+        known = (domain, self.processes)
+        if known not in self._embedded:
+            self._embedded[known] = self._first_embedded(domain)
+        return self._embedded[known]
+
+    def _first_embedded(self, domain: str) -> ProviderManifest | None:
         found = (item for item in self.providers.values() if item.domain == domain and self._is_whole(item))
         able = [item for item in found if not item.needs_configuration]
         return next((item for item in able if item.default), next(iter(able), None))

@@ -11,6 +11,8 @@ from typing import Any
 import httpcore2
 
 _LIMIT = 65_536
+_TOGETHER = 16_384
+"""Bytes: less waits for what is written next."""
 
 
 class _Reader(asyncio.StreamReader):
@@ -29,26 +31,40 @@ class _Reader(asyncio.StreamReader):
 
 
 class AsyncioStream(httpcore2.AsyncNetworkStream):
-    """One connection."""
+    """One connection.
+
+    What is written waits for the next read, unless it is much: the head of a request and a small body leave together,
+    in one system call and one packet.
+    """
 
     def __init__(self, reader: _Reader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._waiting = b""
+
+    def _send(self, more: bytes = b"") -> None:
+        """Give what waits to the transport, which sends it as fast as the peer takes it."""
+        written, self._waiting = self._waiting + more, b""
+        if written:
+            self._writer.write(written)
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  (httpcore2's signature)
         with _named(httpcore2.ReadTimeout, httpcore2.ReadError):
+            self._send()
             async with asyncio.timeout(timeout):
                 return await self._reader.read(max_bytes)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  (httpcore2's signature)
-        if not buffer:
+        if len(self._waiting) + len(buffer) < _TOGETHER:
+            self._waiting += buffer
             return
         with _named(httpcore2.WriteTimeout, httpcore2.WriteError):
-            self._writer.write(buffer)
+            self._send(buffer)
             async with asyncio.timeout(timeout):
                 await self._writer.drain()
 
     async def aclose(self) -> None:
+        self._send()
         self._writer.close()
         with contextlib.suppress(OSError, ssl.SSLError):
             await self._writer.wait_closed()
@@ -59,6 +75,7 @@ class AsyncioStream(httpcore2.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  (httpcore2's signature)
     ) -> httpcore2.AsyncNetworkStream:
+        self._send()
         try:
             with _named(httpcore2.ConnectTimeout, httpcore2.ConnectError):
                 async with asyncio.timeout(timeout):
