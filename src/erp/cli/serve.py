@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from erp.gateway.tls import Tls
 
 DRAIN_SECONDS = 20
+COLLECT_AFTER_OBJECTS = 10_000
+"""CPython's default is 700."""
 
 
 class ClientCert(StrEnum):
@@ -74,6 +77,17 @@ def run(settings: Any, host: str, port: int, drain_seconds: int = DRAIN_SECONDS,
     return uvloop.run(_serve(settings, host, port, drain_seconds, tls))
 
 
+def collect_seldom() -> None:
+    """Let the garbage collector leave alone what was made at the start, and look at the rest less often.
+
+    A call makes some hundred objects and hardly a cycle: by CPython's defaults every second call starts a collection, and
+    all of them together cost an eighth of the CPU time of an order's journey.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER_OBJECTS, 20, 20)
+
+
 async def _serve(settings: Any, host: str, port: int, drain_seconds: int, tls: Tls | None) -> int:
     from erp.gateway.client_certificate import trusted_proxies
     from erp.gateway.server import GatewayServer
@@ -88,11 +102,15 @@ async def _serve(settings: Any, host: str, port: int, drain_seconds: int, tls: T
             layer.application(), host=host, port=port, drain_seconds=drain_seconds, tls=tls, proxies=proxies
         )
 
-        def ready(address: str) -> None:
+        def listens(address: str) -> None:
             layer.listens_at(address)
+            collect_seldom()
+
+        def ready(address: str) -> None:
+            listens(address)
             print(f"ready {address}", file=sys.stderr, flush=True)
 
-        server.on_ready = ready if shared is None else shared.ready(layer.listens_at)
+        server.on_ready = ready if shared is None else shared.ready(listens)
         if shared is None:
             await server.serve()
         else:
