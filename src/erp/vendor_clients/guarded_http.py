@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from erp.vendor_clients.egress import EgressRefusedError, EgressRule
 
 if TYPE_CHECKING:
-    import httpx2
+    import httpcore2
 
     from erp.vendor_clients.guarded_transport import GuardedBackend
 
@@ -95,7 +95,7 @@ class GuardedHttp:
         self._limits = limits or HttpLimits()
         self._resolve = resolve
         self._tls = tls
-        self._client: httpx2.AsyncClient | None = None
+        self._pool: httpcore2.AsyncConnectionPool | None = None
         self._backend: GuardedBackend | None = None
         self._is_closed = False
 
@@ -128,16 +128,16 @@ class GuardedHttp:
             ConnectFailedError: nothing was sent.
             AnswerTimedOutError, AnswerLostError: the request may have been received.
         """
-        from erp.vendor_clients.guarded_transport import parse_url
+        from erp.vendor_clients.guarded_transport import request_to, target_of
 
-        target = parse_url(url)
+        target = target_of(url)
         _check_headers(headers or {})
-        client = self._opened()
+        pool = self._opened()
         seconds = self._limits.total_seconds if timeout_seconds is None else timeout_seconds
-        request = client.build_request(method, target, headers=dict(headers or {}), content=body)
+        request = request_to(target, method, headers or {}, body, self._limits)
         with _own_errors(target.host):
             async with asyncio.timeout(max(seconds, 0.0)):
-                return await self._exchange(client, request)
+                return await self._exchange(pool, request)
 
     async def probe(self, url: str, *, timeout_seconds: float | None = None) -> float:
         """Open and close a connection, with a TLS handshake for https. Returns the milliseconds it took.
@@ -161,40 +161,42 @@ class GuardedHttp:
     async def aclose(self) -> None:
         """Close all connections, for good; safe twice and without use."""
         self._is_closed = True
-        client, self._client = self._client, None
+        pool, self._pool = self._pool, None
         if self._backend is not None:
             self._backend.is_closed = True
-        if client is not None:
-            await client.aclose()
+        if pool is not None:
+            await pool.aclose()
 
-    def _opened(self) -> httpx2.AsyncClient:
+    def _opened(self) -> httpcore2.AsyncConnectionPool:
         if self._is_closed:
             raise ConnectFailedError("The client is closed.")
-        if self._client is None:
-            from erp.vendor_clients.guarded_transport import GuardedBackend, guarded_client
+        if self._pool is None:
+            from erp.vendor_clients.guarded_transport import GuardedBackend, guarded_pool
 
             self._backend = GuardedBackend(self._rule, self._resolve)
-            self._client = guarded_client(self._backend, self._limits, self._tls_context())
-        return self._client
+            self._pool = guarded_pool(self._backend, self._limits, self._tls_context())
+        return self._pool
 
     def _tls_context(self) -> ssl.SSLContext:
         from erp.vendor_clients.guarded_transport import system_tls
 
         return self._tls or system_tls()
 
-    async def _exchange(self, client: httpx2.AsyncClient, request: httpx2.Request) -> Answer:
+    async def _exchange(self, pool: httpcore2.AsyncConnectionPool, request: httpcore2.Request) -> Answer:
+        from erp.vendor_clients.guarded_transport import headers_of
+
         limit = self._limits.max_answer_bytes
-        response = await client.send(request, stream=True)
+        answer = await pool.handle_async_request(request)
         body = bytearray()
         try:
-            # Raw: a small compressed body must not grow beyond the limit.
-            async for chunk in response.aiter_raw():
+            # As it came: a small compressed body must not grow beyond the limit.
+            async for chunk in answer.aiter_stream():
                 body += chunk
                 if len(body) > limit:
                     break
         finally:
-            await response.aclose()
-        return Answer(response.status_code, dict(response.headers), bytes(body[:limit]), len(body) > limit)
+            await answer.aclose()
+        return Answer(answer.status, headers_of(answer), bytes(body[:limit]), len(body) > limit)
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:
@@ -207,15 +209,12 @@ def _check_headers(headers: Mapping[str, str]) -> None:
 @contextlib.contextmanager
 def _own_errors(host: str) -> Iterator[None]:
     import httpcore2
-    import httpx2
 
-    unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
-    unopened = (httpcore2.ConnectError, httpcore2.ConnectTimeout)
     try:
         yield
-    except (*unsent, *unopened) as error:
+    except (httpcore2.ConnectError, httpcore2.ConnectTimeout, httpcore2.PoolTimeout) as error:
         raise ConnectFailedError(f"No connection to {host} could be opened.") from error
-    except (TimeoutError, httpx2.TimeoutException) as error:
+    except (TimeoutError, httpcore2.TimeoutException) as error:
         raise AnswerTimedOutError(f"{host} did not answer in time.") from error
-    except (httpx2.NetworkError, httpx2.RemoteProtocolError) as error:
+    except (httpcore2.NetworkError, httpcore2.RemoteProtocolError) as error:
         raise AnswerLostError(f"The connection to {host} broke before its answer was complete.") from error

@@ -1,4 +1,4 @@
-"""The httpx2 side of ``GuardedHttp``. Imports httpx2, so it is imported when a client is first used."""
+"""The network side of ``GuardedHttp``. Imports httpx2 and httpcore2, so it is imported when a client is first used."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import functools
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpcore2
@@ -20,6 +20,8 @@ from erp.vendor_clients.egress import EgressRefusedError, EgressRule
 if TYPE_CHECKING:
     from erp.vendor_clients.guarded_http import HttpLimits, Resolve
 
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+_DEFAULT_HEADERS = (("accept", b"*/*"), ("accept-encoding", b"identity"), ("user-agent", b"erp-provider-layer"))
 _MAXIMUM_ADDRESSES = 4
 _MAXIMUM_PORT = 65535
 
@@ -79,70 +81,61 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         return permitted[:_MAXIMUM_ADDRESSES]
 
 
-class GuardedTransport(httpx2.AsyncBaseTransport):
-    """A connection pool over a ``GuardedBackend``; no proxy, no redirect, no retry."""
-
-    def __init__(self, backend: GuardedBackend, limits: HttpLimits, tls: ssl.SSLContext) -> None:
-        self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=tls,
-            max_connections=limits.max_connections,
-            keepalive_expiry=limits.keepalive_seconds,
-            network_backend=backend,
-        )
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        url = httpcore2.URL(
-            scheme=request.url.raw_scheme,
-            host=request.url.raw_host,
-            port=request.url.port,
-            target=request.url.raw_path,
-        )
-        assert isinstance(request.stream, httpx2.AsyncByteStream)  # noqa: S101  (AsyncClient sends nothing else)
-        sent = httpcore2.Request(
-            request.method, url, headers=request.headers.raw, content=request.stream, extensions=request.extensions
-        )
-        with _as_httpx2():
-            answer = await self._pool.handle_async_request(sent)
-        return httpx2.Response(
-            answer.status, headers=answer.headers, stream=_AnswerStream(answer), extensions=answer.extensions
-        )
-
-    async def aclose(self) -> None:
-        await self._pool.aclose()
-
-
-class _AnswerStream(httpx2.AsyncByteStream):
-    def __init__(self, answer: httpcore2.Response) -> None:
-        self._answer = answer
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _as_httpx2():
-            async for chunk in self._answer.aiter_stream():
-                yield chunk
-
-    async def aclose(self) -> None:
-        await self._answer.aclose()
-
-
-@contextmanager
-def _as_httpx2() -> Iterator[None]:
-    known = (httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.UnsupportedProtocol)
-    try:
-        yield
-    except known as error:
-        # Both libraries give the same condition the same name.
-        raise getattr(httpx2, type(error).__name__)(str(error)) from error
-
-
-def guarded_client(backend: GuardedBackend, limits: HttpLimits, tls: ssl.SSLContext) -> httpx2.AsyncClient:
-    """A client that ignores proxies, certificates and passwords of the environment."""
-    return httpx2.AsyncClient(
-        transport=GuardedTransport(backend, limits, tls),
-        timeout=httpx2.Timeout(limits.total_seconds, connect=limits.connect_seconds),
-        headers={"accept-encoding": "identity", "user-agent": "erp-provider-layer"},
-        trust_env=False,
-        follow_redirects=False,
+def guarded_pool(backend: GuardedBackend, limits: HttpLimits, tls: ssl.SSLContext) -> httpcore2.AsyncConnectionPool:
+    """Connections over a ``GuardedBackend``; no proxy, no redirect, no retry, nothing from the environment."""
+    return httpcore2.AsyncConnectionPool(
+        ssl_context=tls,
+        max_connections=limits.max_connections,
+        keepalive_expiry=limits.keepalive_seconds,
+        network_backend=backend,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a request goes."""
+
+    host: str
+    url: httpcore2.URL
+    authority: bytes
+    """The Host header."""
+
+
+@functools.lru_cache(maxsize=1024)
+def target_of(text: str) -> Target:
+    """Read a URL; those that are called again and again are read once.
+
+    Raises:
+        EgressRefusedError: as ``parse_url``.
+    """
+    url = parse_url(text)
+    own = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+    return Target(url.host, own, url.netloc)
+
+
+def request_to(
+    target: Target, method: str, headers: Mapping[str, str], body: bytes, limits: HttpLimits
+) -> httpcore2.Request:
+    """Return the request with the headers that HTTP asks for (RFC 9110, sections 7.2 and 8.6)."""
+    given = {name.lower() for name in headers}
+    own = [(b"host", target.authority)]
+    if "content-length" not in given and (body or method in _WITH_BODY):
+        own.append((b"content-length", str(len(body)).encode()))
+    own += [(name.encode(), value) for name, value in _DEFAULT_HEADERS if name not in given]
+    sent = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    seconds = limits.total_seconds
+    timeout = {"connect": limits.connect_seconds, "read": seconds, "write": seconds, "pool": seconds}
+    extensions = {"timeout": timeout}
+    return httpcore2.Request(method, target.url, headers=own + sent, content=body, extensions=extensions)
+
+
+def headers_of(answer: httpcore2.Response) -> dict[str, str]:
+    """Return headers by name in lower case; several of one name are joined (RFC 9110, section 5.3)."""
+    found: dict[str, str] = {}
+    for raw_name, raw_value in answer.headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
 @functools.cache
