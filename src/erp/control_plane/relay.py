@@ -28,7 +28,7 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True):
     per_tenant: int = 64
     keys_at_once: int = 8
     """Keys of one tenant delivered beside each other; the events of a key follow each other."""
-    gather_seconds: float = 0.01
+    gather_seconds: float = 0.025
     """How long it waits after it was woken: events that follow each other closely share a claim and its commit."""
     poll_seconds: float = 1.0
     """How soon events are noticed that another process wrote."""

@@ -313,7 +313,7 @@ async def test_a_cancelled_call_stops_its_thread(
         return []
 
     monkeypatch.setattr(local._models._hashing, "encode", endless)
-    call = asyncio.ensure_future(local.embed(EmbedRequest(texts=["order"]), context))
+    call = asyncio.ensure_future(local.embed(EmbedRequest(texts=["order " * 1000]), context))
     assert await asyncio.to_thread(running.wait, 5)
     call.cancel()
 

@@ -40,6 +40,8 @@ _SSN = re.compile(r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])")
 _NINO = re.compile(r"(?<![\w-])[A-Za-z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-Da-d](?![\w-])")
 _NIE = re.compile(r"(?<![\w-])[XYZxyz]-?\d{7}-?[A-Za-z](?![\w-])")
 _DIGITS = re.compile(r"(?<![\w.-])\d(?:[ .-]?\d){7,10}(?:[ -]?[A-Za-z])?(?![\w-])")
+_DIGIT = re.compile(r"\d")
+"""What all personal data has but names and addresses of e-mail; IPv6 (RFC 4291) has colons at least."""
 _AHEAD = 48
 """So many characters before a number are searched for the word that announces it."""
 _WORDS = {
@@ -78,11 +80,12 @@ def hits(text: str, *, names: Iterable[str] = ()) -> list[Hit]:
         names: words that are names wherever they stand, whole or in parts.
     """
     found: list[Hit] = []
-    for kind, spans in _RECOGNISERS:
+    has_numbers = ":" in text or _DIGIT.search(text) is not None
+    for kind, spans in _RECOGNISERS if has_numbers else _RECOGNISERS[:1]:
         new = [Hit(start, end, kind) for start, end in spans(text)]
         text = _without(text, new)
         found += new
-    found += _national(text, found)
+    found += _national(text, found) if has_numbers else []
     found += _names(text, found, names)
     return sorted(found)
 
@@ -176,7 +179,7 @@ _RECOGNISERS: tuple[tuple[str, Callable[[str], Iterator[tuple[int, int]]]], ...]
     ("ip", _addresses),
     ("phone", _phones),
 )
-"""In the order in which they have a say about the same characters."""
+"""In the order in which they have a say about the same characters; all but the first need a digit or a colon."""
 
 
 def _national(text: str, taken: list[Hit]) -> list[Hit]:

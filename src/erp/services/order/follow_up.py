@@ -41,7 +41,7 @@ HELD_SECONDS = 5.0
 """How long what was known of an order when it was written is acted on: it may have been cancelled since."""
 MAX_HELD = 1000
 """Orders: what comes beside so many waits in the database alone."""
-TOGETHER_SECONDS = 0.05
+TOGETHER_SECONDS = 0.25
 """How long a step that has ended waits to be written down with others of its order."""
 
 _log = logging.getLogger(__name__)

@@ -45,6 +45,7 @@ from erp.vendor_clients.minilm.release import MAX_TOKENS
 T = TypeVar("T")
 
 _THREADS = 2
+LIGHT_TEXTS, LIGHT_CHARACTERS = 32, 2000
 
 
 class LocalAi:
@@ -100,7 +101,7 @@ class LocalAi:
                 model=model.name, dimensions=model.dimensions, embeddings=embeddings, usage=_usage(encoded)
             )
 
-        return await self._compute(work)
+        return await self._compute(work, request.texts, request.model)
 
     async def classify(self, request: ClassifyRequest, context: CallContext) -> ClassifyResult:  # noqa: ARG002
         zero_shot.require_unique(request.labels)
@@ -116,7 +117,8 @@ class LocalAi:
                 result.warnings = ["instructions: this model cannot read any; describe the labels instead."]
             return result
 
-        return await self._compute(work)
+        labels = [text for label in request.labels for text in zero_shot.label_texts(label)]
+        return await self._compute(work, [*request.texts, *labels], request.model)
 
     async def generate(self, request: GenerateRequest, context: CallContext) -> GenerateResult:  # noqa: ARG002
         summaries.require_possible(request)
@@ -149,15 +151,26 @@ class LocalAi:
                 result.context_tokens = MAX_TOKENS
             return result
 
-        return await self._compute(work)
+        return await self._compute(work, texts, request.model)
 
-    async def _compute(self, work: Callable[[threading.Event], T]) -> T:
-        """Run ``work`` in a thread; when the call is cancelled the thread stops after the batch it is at."""
+    async def _compute(self, work: Callable[[threading.Event], T], texts: Sequence[str], model: str | UnsetType) -> T:
+        """Run ``work`` in a thread, or here where the way to a thread and back takes longer than the work.
+
+        When the call is cancelled the thread stops after the batch it is at.
+        """
         stop = threading.Event()
+        if self._threads is not None and self._is_light(texts, model):
+            return work(stop)
         try:
             return await self._run(lambda: work(stop))
         finally:
             stop.set()
+
+    def _is_light(self, texts: Sequence[str], model: str | UnsetType) -> bool:
+        """Whether it takes a fraction of a millisecond."""
+        if len(texts) > LIGHT_TEXTS or sum(map(len, texts)) > LIGHT_CHARACTERS:
+            return False
+        return (_named(model) or self._models.default_name()) == HASHING
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._threads is None:
