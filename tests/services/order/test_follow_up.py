@@ -341,8 +341,7 @@ async def test_a_step_that_kills_its_process_each_time_is_given_up(
 async def test_what_follows_a_new_order_reads_nothing_of_it_again(
     service: OrderService, tenant: Tenant, at_work: OrderFollowUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    while not at_work.lease_seconds:  # it begins with its first step of the loop
-        await asyncio.sleep(0)
+    await until(lambda: at_work.lease_seconds > 0)
     reads: list[str] = []
     load = store.load_with_open_steps
 
@@ -364,8 +363,7 @@ async def test_a_process_that_ends_gives_back_what_it_has_claimed_and_not_begun(
     service: OrderService, tenant: Tenant, follow_up: OrderFollowUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = asyncio.create_task(follow_up.run())
-    while not follow_up.lease_seconds:
-        await asyncio.sleep(0)
+    await until(lambda: follow_up.lease_seconds > 0)
     monkeypatch.setattr(follow_up_module, "AT_ONCE", 0)
     id_ = await submitted(service, tenant)
     _, claimed = await store.load_with_open_steps(tenant.context(), id_)
@@ -381,8 +379,7 @@ async def test_a_process_that_ends_gives_back_what_it_has_claimed_and_not_begun(
 async def test_an_order_that_is_cancelled_before_its_turn_is_read_again(
     service: OrderService, tenant: Tenant, at_work: OrderFollowUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    while not at_work.lease_seconds:
-        await asyncio.sleep(0)
+    await until(lambda: at_work.lease_seconds > 0)
     monkeypatch.setattr(follow_up_module, "AT_ONCE", 0)
     id_ = await submitted(service, tenant)
     await service.cancel(api.CancelRequest(order_id=id_), tenant.context())
@@ -403,8 +400,7 @@ async def test_an_order_that_is_cancelled_before_its_turn_is_read_again(
 async def test_an_order_that_waited_for_long_is_read_again(
     service: OrderService, tenant: Tenant, at_work: OrderFollowUp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    while not at_work.lease_seconds:
-        await asyncio.sleep(0)
+    await until(lambda: at_work.lease_seconds > 0)
     monkeypatch.setattr(follow_up_module, "HELD_SECONDS", 0.0)
     id_ = await submitted(service, tenant)
     steps = await settled(service, tenant, id_)
