@@ -10,7 +10,7 @@ from tests.services.order.ubl.documents import ORDER, SMALL, changed
 from erp.contracts.models import order as api
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
-from erp.services.order import store
+from erp.services.order import written
 from erp.services.order.service import OrderService
 
 pytestmark = pytest.mark.anyio
@@ -24,7 +24,7 @@ async def test_a_document_is_kept_like_any_order(service: OrderService, tenant: 
     result = await service.submit_document(document(ORDER), tenant.context())
 
     assert msgspec.to_builtins(result) == {
-        "order_id": store.order_id("acme", "PO-77"),
+        "order_id": written.order_id("acme", "PO-77"),
         "customer_reference": "PO-77",
         "status": "submitted",
         "net_total": "149.80",

@@ -14,7 +14,7 @@ from tests.services.order.tenant import Tenant, new_order, refusal
 from erp.contracts.models import order as api
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
-from erp.services.order import store
+from erp.services.order import written
 from erp.services.order.service import OrderService
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +29,7 @@ async def test_an_order_is_answered_priced_and_stands_in_one_transaction(service
     result = await service.submit(new_order(), tenant.context())
 
     assert msgspec.to_builtins(result) == {
-        "order_id": store.order_id("acme", "PO-1"),
+        "order_id": written.order_id("acme", "PO-1"),
         "status": "submitted",
         "net_total": "39.80",
         "tax_total": "7.56",
@@ -241,6 +241,6 @@ async def test_a_cancellation_the_database_refused_is_not_claimed(service: Order
 
 
 def test_ids_differ_between_tenants_and_references(tmp_path: Path) -> None:
-    ids = {store.order_id(tenant, reference) for tenant in ("a", "b") for reference in ("1", "2")}
+    ids = {written.order_id(tenant, reference) for tenant in ("a", "b") for reference in ("1", "2")}
     assert len(ids) == 4
     assert all(id_.startswith("ord_") and len(id_) <= 64 for id_ in ids)

@@ -20,7 +20,7 @@ from erp.contracts.models.order import (
     SubmitResult,
 )
 from erp.runtime.spi import UNSET, CallContext, ErrorCode, FieldError, ProviderError
-from erp.services.order import store, ubl
+from erp.services.order import store, ubl, written
 from erp.services.order.validation import PricedOrder, priced
 
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ class OrderService:
 
     async def _take_in(self, request: SubmitRequest, order: PricedOrder, context: CallContext) -> SubmitResult:
         lease_seconds = self._follow_up.lease_seconds
-        written = await self._with_tables(context, lambda: _record(context, request, order, lease_seconds))
-        id_ = store.order_id(context.tenant, request.customer_reference)
-        created = written is not None
+        recorded = await self._with_tables(context, lambda: _record(context, request, order, lease_seconds))
+        id_ = written.order_id(context.tenant, request.customer_reference)
+        created = recorded is not None
         status = "submitted" if created else (await store.load(context, id_)).status
-        if written is not None and lease_seconds:
-            self._follow_up.begin(context.tenant, written)
+        if recorded is not None and lease_seconds:
+            self._follow_up.begin(context.tenant, recorded)
         else:
             self._follow_up.nudge(context.tenant, id_)
         return SubmitResult(
@@ -119,11 +119,11 @@ async def _record(
     except ProviderError as error:
         if error.code not in {ErrorCode.ALREADY_EXISTS, ErrorCode.OUTCOME_UNKNOWN}:
             raise
-        id_ = store.order_id(context.tenant, request.customer_reference)
+        id_ = written.order_id(context.tenant, request.customer_reference)
         recorded = await store.recorded_fingerprint(context, id_)
         if recorded is None and error.code is ErrorCode.OUTCOME_UNKNOWN:
             raise
-        if recorded != store.fingerprint(request, order):
+        if recorded != written.fingerprint(request, order):
             raise _taken(request.customer_reference) from None
         return await store.load(context, id_) if error.code is ErrorCode.OUTCOME_UNKNOWN else None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +22,6 @@ from erp.contracts.models.db import (
 from erp.contracts.models.order import (
     Annotation,
     GetResult,
-    Line,
     ListRequest,
     ListResult,
     Step,
@@ -32,7 +30,8 @@ from erp.contracts.models.order import (
 )
 from erp.runtime.spi import UNSET, CallContext, ErrorCode, FieldError, ProviderError
 from erp.services.order.schema import FIRST_STEPS, STEPS, TABLES
-from erp.services.order.validation import PricedLine, PricedOrder
+from erp.services.order.validation import PricedOrder
+from erp.services.order.written import LINE_COLUMNS, after, as_written, line_rows, now, order_id, order_row, step_rows
 
 _ORDER = (
     "order_id, customer_reference, customer_id, customer_name, customer_email, status, currency, order_date,"
@@ -40,13 +39,10 @@ _ORDER = (
     " annotation_note, annotation_model"
 )
 _SUMMARY = "order_id, customer_reference, customer_id, status, total, currency, order_date, submitted_at"
-_LINE = "line_number, sku, description, quantity, unit_price, discount, tax_rate, net, tax"
 _ORDER_NAMES, _SUMMARY_NAMES, _LINE_NAMES = (
-    [name.strip() for name in columns.split(",")] for columns in (_ORDER, _SUMMARY, _LINE)
+    [name.strip() for name in columns.split(",")] for columns in (_ORDER, _SUMMARY, LINE_COLUMNS)
 )
 _STEP = "name, status, attempts, detail, due_at"
-_LINES_AT_ONCE = 50
-"""Lines written by one statement: far from every engine's limit, and 1000 lines stay far from a batch's."""
 
 
 class StatementRefusedError(ProviderError):
@@ -75,40 +71,6 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     pause: float | None
     """Seconds until it should be tried again; None: it should not."""
-
-
-def order_id(tenant: str, customer_reference: str) -> str:
-    """Return the id of an order: the same reference is the same order, however often it is submitted."""
-    digest = hashlib.blake2b(f"{tenant}\0{customer_reference}".encode(), digest_size=12, person=b"erp-order")
-    return f"ord_{digest.hexdigest()}"
-
-
-def fingerprint(request: SubmitRequest, order: PricedOrder) -> str:
-    """Return what tells whether two submissions are the same order, however their amounts are written."""
-    lines = [
-        msgspec.structs.replace(
-            item.line,
-            line_number=item.number,
-            quantity=item.line.quantity.normalize(),
-            unit_price=item.line.unit_price.normalize(),
-            discount=item.line.discount.normalize(),
-            tax_rate=item.line.tax_rate.normalize(),
-        )
-        for item in order.lines
-    ]
-    same = msgspec.structs.replace(request, lines=lines, total=order.total)
-    return hashlib.sha256(msgspec.json.encode(same, order="sorted")).hexdigest()
-
-
-def now() -> str:
-    """Return the present time in UTC, as text that sorts by time."""
-    return after(0)
-
-
-def after(seconds: float) -> str:
-    """Return the time that many seconds from now, in UTC, as text that sorts by time."""
-    moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
-    return moment.isoformat(timespec="microseconds")
 
 
 def _seconds_until(moment: str) -> float:
@@ -171,105 +133,11 @@ async def insert(
     """
     id_ = order_id(context.tenant, request.customer_reference)
     submitted_at = now()
-    statements = [_order_row(id_, request, order, submitted_at)]
-    statements += _line_rows(id_, order.lines)
-    statements.append(_step_rows(id_, FIRST_STEPS, lease_seconds))
+    statements = [order_row(id_, request, order, submitted_at)]
+    statements += line_rows(id_, order.lines)
+    statements.append(step_rows(id_, FIRST_STEPS, lease_seconds))
     await batch(context, statements)
-    return _as_written(id_, request, order, submitted_at)
-
-
-def _as_written(id_: str, request: SubmitRequest, order: PricedOrder, submitted_at: str) -> GetResult:
-    """Return what ``load`` would; but for its steps."""
-    return GetResult(
-        order_id=id_,
-        customer_reference=request.customer_reference,
-        customer=request.customer,
-        status="submitted",
-        currency=request.currency,
-        order_date=request.order_date,
-        requested_delivery_date=request.requested_delivery_date,
-        submitted_at=datetime.datetime.fromisoformat(submitted_at),
-        lines=[_line_as_written(item) for item in order.lines],
-        net_total=order.net_total,
-        tax_total=order.tax_total,
-        total=order.total,
-        note=request.note,
-        steps=[],
-    )
-
-
-def _line_as_written(item: PricedLine) -> Line:
-    line = item.line
-    return Line(
-        line_number=item.number,
-        sku=line.sku,
-        description=line.description,
-        quantity=line.quantity,
-        unit_price=line.unit_price,
-        discount=line.discount,
-        tax_rate=line.tax_rate,
-        net=item.net,
-        tax=item.tax,
-    )
-
-
-def _order_row(id_: str, request: SubmitRequest, order: PricedOrder, submitted_at: str) -> tuple[str, list[Any]]:
-    customer = request.customer
-    values = {
-        "order_id": id_,
-        "customer_reference": request.customer_reference,
-        "fingerprint": fingerprint(request, order),
-        "customer_id": customer.id,
-        "customer_name": customer.name,
-        "customer_email": _or_none(customer.email),
-        "currency": request.currency,
-        "order_date": request.order_date.isoformat(),
-        "requested_delivery_date": _date_text(request.requested_delivery_date),
-        "net_total": str(order.net_total),
-        "tax_total": str(order.tax_total),
-        "total": str(order.total),
-        "note": _or_none(request.note),
-        "status": "submitted",
-        "submitted_at": submitted_at,
-    }
-    return _insert("orders", values)
-
-
-def _line_rows(id_: str, lines: Sequence[PricedLine]) -> list[tuple[str, list[Any]]]:
-    marks = f"({', '.join('?' * len(_LINE_NAMES))}, ?)"
-    statements = []
-    for start in range(0, len(lines), _LINES_AT_ONCE):
-        written = lines[start : start + _LINES_AT_ONCE]
-        sql = f"insert into order_lines ({_LINE}, order_id) values {', '.join([marks] * len(written))}"  # noqa: S608  (constants)
-        statements.append((sql, [value for item in written for value in (*_line_values(item), id_)]))
-    return statements
-
-
-def _line_values(item: PricedLine) -> list[Any]:
-    line = item.line
-    amounts = (line.quantity, line.unit_price, line.discount, line.tax_rate, item.net, item.tax)
-    return [item.number, line.sku, _or_none(line.description), *map(str, amounts)]
-
-
-def _step_rows(id_: str, names: Sequence[str], lease_seconds: float = 0.0) -> tuple[str, list[Any]]:
-    attempts = 1 if lease_seconds else 0
-    due_at = after(lease_seconds)
-    marks = ", ".join(["(?, ?, 'pending', ?, ?)"] * len(names))
-    sql = f"insert into order_steps (order_id, name, status, attempts, due_at) values {marks}"  # noqa: S608  (constants)
-    return sql, [value for name in names for value in (id_, name, attempts, due_at)]
-
-
-def _insert(table: str, values: dict[str, Any]) -> tuple[str, list[Any]]:
-    marks = ", ".join("?" * len(values))
-    return f"insert into {table} ({', '.join(values)}) values ({marks})", list(values.values())  # noqa: S608  (constants)
-
-
-def _or_none(value: Any) -> Any:
-    return None if value is UNSET else value
-
-
-def _date_text(value: Any) -> str | None:
-    return None if value is UNSET else value.isoformat()
+    return as_written(id_, request, order, submitted_at)
 
 
 async def recorded_fingerprint(context: CallContext, id_: str) -> str | None:
@@ -296,7 +164,7 @@ async def load_with_open_steps(context: CallContext, id_: str) -> tuple[GetResul
     found = await rows(context, f"select {_ORDER} from orders where order_id = ?", id_)  # noqa: S608  (a constant)
     if not found:
         raise ProviderError(ErrorCode.NOT_FOUND, f"There is no order {id_[:64]!r}.")
-    ordered = f"select {_LINE} from order_lines where order_id = ? order by line_number"  # noqa: S608  (a constant)
+    ordered = f"select {LINE_COLUMNS} from order_lines where order_id = ? order by line_number"  # noqa: S608  (a constant)
     lines = await rows(context, ordered, id_)
     steps = await rows(context, f"select {_STEP} from order_steps where order_id = ?", id_)  # noqa: S608  (a constant)
     steps.sort(key=lambda row: STEPS.index(row[0]))
@@ -418,7 +286,7 @@ async def annotate(context: CallContext, id_: str, annotation: Annotation) -> No
 
 async def cancel(context: CallContext, id_: str, reason: str | None) -> None:
     """Cancel a submitted order and note that it has to be announced, in one transaction."""
-    step, values = _step_rows(id_, ["cancellation"])
+    step, values = step_rows(id_, ["cancellation"])
     request = ExecuteBatchRequest(
         statements=[
             Statement(
@@ -426,7 +294,7 @@ async def cancel(context: CallContext, id_: str, reason: str | None) -> None:
                 parameters=[reason, id_],
                 expect_rows=1,
             ),
-Statement(sql=step, parameters=values),
+            Statement(sql=step, parameters=values),
         ]
     )
     await _call(context, "execute_batch", request)
