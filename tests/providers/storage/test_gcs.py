@@ -33,7 +33,7 @@ def peer() -> Iterator[GcsPeer]:
 
 @pytest.fixture(scope="module")
 def suite(peer: GcsPeer) -> Suite:
-    return Suite(REF, peer.config())
+    return Suite(REF, peer.config(), level="P0")
 
 
 @pytest.fixture
