@@ -67,15 +67,15 @@ async def test_a_folder_dropped_in_can_be_called_after_a_reload(
 async def test_a_new_version_takes_over_and_the_old_one_ends_its_calls(
     site: Site, client: httpx2.AsyncClient, folder: Path
 ) -> None:
-    changed(folder, "0.1.1", GET, "import asyncio; await asyncio.sleep(0.1)\n        " + GET)
+    changed(folder, "0.1.1", GET, "import asyncio; await asyncio.sleep(1)\n        " + GET)
     await reloaded(site)
     await put(client, "a", "old")
     slow = asyncio.create_task(found(client, "a"))
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.3)
     changed(
         folder,
         "0.2.0",
-        "import asyncio; await asyncio.sleep(0.1)\n        ",
+        "import asyncio; await asyncio.sleep(1)\n        ",
         'return GetResult(found=True, value="new")\n        ',
     )
 

@@ -1,6 +1,7 @@
 """The life of a call: the order of its steps, and what each refusal leaves undone."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -48,6 +49,13 @@ async def test_a_write_with_a_key_is_claimed_before_and_durable_after_it_ran(toy
     assert (audit.request_id, audit.effect, audit.detail) == ("req_1", "write", {"user": "ann"})
 
 
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(30):
+        while not is_so():  # noqa: ASYNC110  (the toy layer counts, it does not tell)
+            await asyncio.sleep(0.001)
+
+
 async def test_a_write_without_a_key_claims_nothing_but_is_recorded(toy: ToyLayer) -> None:
     await toy.invoke("put")
 
@@ -59,8 +67,9 @@ async def test_the_answer_of_a_write_waits_until_it_is_durable(toy: ToyLayer) ->
     durable = asyncio.Event()
     toy.journal.before_complete = durable.wait
     answer = asyncio.create_task(toy.invoke("put"))
+    await until(lambda: toy.script.attempts == 1)
     await asyncio.sleep(0.01)
-    assert (toy.script.attempts, answer.done()) == (1, False)
+    assert not answer.done()
 
     durable.set()
 
@@ -276,7 +285,7 @@ async def test_keys_of_services_and_callers_never_meet_and_requests_differ_by_ta
 async def test_a_cancelled_write_keeps_its_key_and_is_recorded(toy: ToyLayer) -> None:
     toy.script.method = hang
     task = asyncio.create_task(toy.invoke("append", idempotency_key="k1"))
-    await asyncio.sleep(0.01)
+    await until(lambda: toy.script.attempts == 1)
     assert toy.calls.in_flight == 1
 
     task.cancel()
@@ -290,12 +299,15 @@ async def test_a_cancelled_write_keeps_its_key_and_is_recorded(toy: ToyLayer) ->
 
 
 async def test_a_write_cancelled_before_it_was_tried_gives_its_key_back(toy: ToyLayer) -> None:
+    is_opening = asyncio.Event()
+
     async def slowly(_: ToyProvider) -> None:
-        await asyncio.sleep(0.05)
+        is_opening.set()
+        await asyncio.sleep(0.2)
 
     toy.script.on_open = slowly
     task = asyncio.create_task(toy.invoke("append", idempotency_key="k1"))
-    await asyncio.sleep(0.01)
+    await is_opening.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -308,9 +320,10 @@ async def test_the_record_of_a_cancelled_write_survives_a_second_cancellation(to
     toy.journal.before_complete = durable.wait
     toy.script.method = hang
     task = asyncio.create_task(toy.invoke("append", idempotency_key="k1"))
+    await until(lambda: toy.script.attempts == 1)
     for _ in range(2):
-        await asyncio.sleep(0.01)
         task.cancel()
+        await asyncio.sleep(0.01)
     await asyncio.gather(task, return_exceptions=True)
     assert toy.journal.completions == []
 
