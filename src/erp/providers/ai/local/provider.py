@@ -46,6 +46,7 @@ T = TypeVar("T")
 
 _THREADS = 2
 LIGHT_TEXTS, LIGHT_CHARACTERS = 32, 2000
+"""What the word-hashing model reads, labels included, in less time than a thread takes to begin and to report."""
 
 
 class LocalAi:
