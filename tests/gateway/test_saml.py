@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import datetime
-import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,6 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 from tests.support.contract_client import contract_client
+from tests.support.saml_peer import IdentityProvider, identity_provider
 
 from erp.main import Layer, Settings, running
 
@@ -26,56 +25,15 @@ pytestmark = [
     pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="needs node and npm (for samlify)"),
 ]
 
-SAMLIFY = "samlify@2.13.1"
-SCRIPT = Path(__file__).parents[1] / "support" / "saml_idp.mjs"
 BASE = "/auth/saml/acme/office"
 READ = {"params": {"key": "k"}}
 START = "/me?from=saml"
 
 
-class IdentityProvider:
-    """A process of node that answers requests for sign-ins."""
-
-    def __init__(self, folder: Path, modules: Path) -> None:
-        self.key, self.certificate = folder / "idp.key", folder / "idp.crt"
-        make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=idp"]
-        files = ["-keyout", str(self.key), "-out", str(self.certificate)]
-        subprocess.run([*make, *files], check=True, capture_output=True, timeout=60)
-        self._process = subprocess.Popen(
-            ["node", str(SCRIPT), str(self.key), str(self.certificate)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "NODE_FOLDER": str(modules)},
-        )
-
-    def answer(self, request: str, metadata: str, **facts: str) -> str:
-        """Return the XML of a signed response."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"request": request, "spMetadata": metadata, "facts": facts}) + "\n")
-        self._process.stdin.flush()
-        found = json.loads(self._process.stdout.readline())
-        assert "error" not in found, found
-        return base64.b64decode(found["response"]).decode()
-
-    def close(self) -> None:
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
-        self._process.wait(30)
-
-
 @pytest.fixture(scope="module")
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentityProvider]:
-    folder = tmp_path_factory.mktemp("samlify")
-    install = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", SAMLIFY]
-    done = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    if done.returncode:
-        pytest.skip(f"{SAMLIFY} cannot be installed here")
-    made = IdentityProvider(tmp_path_factory.mktemp("idp"), folder)
-    yield made
-    made.close()
+    with identity_provider(tmp_path_factory.mktemp("samlify"), tmp_path_factory.mktemp("idp")) as made:
+        yield made
 
 
 class Person:

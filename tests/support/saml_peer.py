@@ -1,0 +1,66 @@
+"""An identity provider of SAML made with samlify (npm), as a process of node (``saml_idp.mjs``)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+SAMLIFY = "samlify@2.13.1"
+SCRIPT = Path(__file__).with_name("saml_idp.mjs")
+
+
+class IdentityProvider:
+    """Answers requests for sign-ins."""
+
+    def __init__(self, folder: Path, modules: Path) -> None:
+        self.key, self.certificate = folder / "idp.key", folder / "idp.crt"
+        make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=idp"]
+        files = ["-keyout", str(self.key), "-out", str(self.certificate)]
+        subprocess.run([*make, *files], check=True, capture_output=True, timeout=60)
+        self._process = subprocess.Popen(
+            ["node", str(SCRIPT), str(self.key), str(self.certificate)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "NODE_FOLDER": str(modules)},
+        )
+
+    def answer(self, request: str, metadata: str, **facts: str) -> str:
+        """Return the XML of a signed response."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"request": request, "spMetadata": metadata, "facts": facts}) + "\n")
+        self._process.stdin.flush()
+        found = json.loads(self._process.stdout.readline())
+        assert "error" not in found, found
+        return base64.b64decode(found["response"]).decode()
+
+    def close(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self._process.wait(30)
+
+
+@contextmanager
+def identity_provider(modules: Path, folder: Path) -> Iterator[IdentityProvider]:
+    """Install samlify below ``modules`` and run a provider whose key and certificate are in ``folder``."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("needs node and npm (for samlify)")
+    install = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", SAMLIFY]
+    done = subprocess.run(install, cwd=modules, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode:
+        pytest.skip(f"{SAMLIFY} cannot be installed here")
+    made = IdentityProvider(folder, modules)
+    try:
+        yield made
+    finally:
+        made.close()
