@@ -52,8 +52,10 @@ def wait_until_ready(server: subprocess.Popen[str]) -> tuple[str, str]:
 
 @pytest.fixture(scope="session")
 def live_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Environment of a reader with ``ERP_URL`` and ``ERP_KEY`` (tenant demo, role operator, as ``scripts/run`` prints them),
-    ``ADMIN_KEY`` (role admin) and what the tutorials set besides."""
+    """Environment of a reader, as ``scripts/run`` prints it, with what the pages set besides.
+
+    ``ERP_URL``; ``ERP_KEY`` (tenant demo, role operator); ``ADMIN_KEY`` (tenant demo, role admin); ``ERP_ADMIN_KEY`` (the platform's administrator).
+    """
     data_dir = str(tmp_path_factory.mktemp("documented"))
     command = [ERP, "serve", "--port", "0", "--data-dir", data_dir]
     surroundings = {**os.environ, "ERP_EGRESS_ALLOW": "127.0.0.0/8"}

@@ -28,6 +28,7 @@ class People:
     control: ControlPlane
     links: SealedLinks
     trust: Trust
+    sources: SignInSources
     issuers: IssuerIdentity
     browser: BrowserCredentials
     sign_ins: SignIns
@@ -65,6 +66,7 @@ def people(
         control=control,
         links=links,
         trust=trust,
+        sources=sources,
         issuers=IssuerIdentity(own, trust, control.revoked_tokens, control.directory, control.revisions),
         browser=browser,
         sign_ins=SignIns(browser, trust, seal, links, control.journal),

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 SECRET_BYTES = 32
 REMEMBERED_SECONDS = 30.0
 """How long a session is not looked up again; also how exactly its last use is known."""
+MOST_OF_ONE = 20
+"""Sessions of one person that are looked at."""
 _SHAPE = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 
 
@@ -133,31 +135,42 @@ class Sessions:
     async def _look_up(self, digest: bytes) -> OpenSession | None:
         generation = self._generation
         stored = await self._stored.find(digest)
-        if stored is None or not await self._is_alive(stored):
-            return None
-        standing = await self._directory.standing(stored.tenant, stored.subject)
-        if standing is not None and not standing.is_active:
+        session = None if stored is None else await self._opened(stored)
+        if stored is None or session is None:
             return None
         if stored.seen_at < moments.after(-REMEMBERED_SECONDS):
             await self._stored.seen(digest)
-        session = OpenSession(
-            id=stored.id,
-            connection=stored.connection,
-            subject=stored.subject,
-            actor=Actor(
-                id=f"user:{stored.connection}:{stored.subject}",
-                tenant=stored.tenant,
-                roles=frozenset(stored.roles) | (standing.roles if standing else frozenset()),
-                scopes=frozenset(stored.scopes),
-                kind="user",
-            ),
-        )
         if generation == self._generation:
             left = (stored.ends_at - moments.now()) / moments.MICROSECONDS
             while len(self._known) >= CAPACITY:
                 del self._known[next(iter(self._known))]
             self._known[digest] = (time.monotonic() + min(REMEMBERED_SECONDS, left), session)
         return session
+
+    async def _opened(self, stored: StoredSession) -> OpenSession | None:
+        """Return what a session is worth now; None: nothing any more."""
+        if not await self._is_alive(stored):
+            return None
+        standing = await self._directory.standing(stored.tenant, stored.subject)
+        if standing is not None and not standing.is_active:
+            return None
+        actor = Actor(
+            id=f"user:{stored.connection}:{stored.subject}",
+            tenant=stored.tenant,
+            roles=frozenset(stored.roles) | (standing.roles if standing else frozenset()),
+            scopes=frozenset(stored.scopes),
+            kind="user",
+        )
+        return OpenSession(id=stored.id, connection=stored.connection, subject=stored.subject, actor=actor)
+
+    async def newest(self, tenant: str, connection: str, subject: str) -> OpenSession | None:
+        """Return the session of a person that was opened last, of those that are good now."""
+        found, _ = await self.list(tenant, subject=(connection, subject), cursor=None, limit=MOST_OF_ONE)
+        for stored in found:
+            session = await self._opened(stored)
+            if session is not None:
+                return session
+        return None
 
     async def _is_alive(self, stored: StoredSession) -> bool:
         if stored.ended_at is not None or stored.ends_at <= moments.now() or stored.seen_at <= self._idle_since:
