@@ -262,7 +262,8 @@ class Layer:
 
     def _people(self, keyring: Keyring) -> People:
         control, settings = self.control, self.settings.sessions
-        made = people(control, self.pool, self.links, own=self.identity, pepper=keyring.pepper, settings=settings)
+        own, vault = self.identity, self.vault
+        made = people(control, self.pool, self.links, own=own, vault=vault, pepper=keyring.pepper, settings=settings)
         self.identity.subjects.sessions, self.identity.subjects.sources = made.browser.sessions, made.sources
         return made
 
@@ -392,7 +393,7 @@ class Layer:
             saml=self.people.saml,
             scim=Scim(control, credentials, self.links),
             directory_roles=DirectoryRoles(control, credentials),
-            saml_providers=SamlProviderPages(control, credentials),
+            saml_providers=SamlProviderPages(control, credentials, self.people.saml_keys),
             sessions=self.people.sessions(credentials),
             privacy=PrivacyPages(control, self.treatments, self.receipts, self.operations, credentials),
             status=Status(self.calls, self.metrics, {"control_plane": control.ping}, credentials),

@@ -1,5 +1,5 @@
 // An identity provider of SAML made with samlify: `node saml_idp.mjs KEY CERT`, one JSON job per line, one JSON answer each.
-// A job: {request: URL of the redirect, spMetadata, facts: {subject, roles, ...overrides}, unsigned}.
+// A job: {request: URL of the redirect, spMetadata, facts: overrides, encryption}.
 import {readFileSync} from 'node:fs';
 import {createInterface} from 'node:readline';
 import {createRequire} from 'node:module';
@@ -11,13 +11,15 @@ const entity = 'https://idp.example.com/metadata';
 const template = {
   context: '<samlp:Response xmlns:samlp="urn:oasis:names:tc:SAML:2.0:protocol" xmlns:saml="urn:oasis:names:tc:SAML:2.0:assertion" ID="{ID}" Version="2.0" IssueInstant="{IssueInstant}" Destination="{Destination}" InResponseTo="{InResponseTo}"><saml:Issuer>{Issuer}</saml:Issuer><samlp:Status><samlp:StatusCode Value="{StatusCode}"/></samlp:Status><saml:Assertion xmlns:saml="urn:oasis:names:tc:SAML:2.0:assertion" ID="{AssertionID}" Version="2.0" IssueInstant="{IssueInstant}"><saml:Issuer>{Issuer}</saml:Issuer><saml:Subject><saml:NameID Format="urn:oasis:names:tc:SAML:1.1:nameid-format:unspecified">{NameID}</saml:NameID><saml:SubjectConfirmation Method="urn:oasis:names:tc:SAML:2.0:cm:bearer"><saml:SubjectConfirmationData NotOnOrAfter="{NotOnOrAfter}" Recipient="{Recipient}" InResponseTo="{InResponseTo}"/></saml:SubjectConfirmation></saml:Subject><saml:Conditions NotBefore="{NotBefore}" NotOnOrAfter="{NotOnOrAfter}"><saml:AudienceRestriction><saml:Audience>{Audience}</saml:Audience></saml:AudienceRestriction></saml:Conditions><saml:AuthnStatement AuthnInstant="{IssueInstant}" SessionIndex="s1"><saml:AuthnContext><saml:AuthnContextClassRef>urn:oasis:names:tc:SAML:2.0:ac:classes:Password</saml:AuthnContextClassRef></saml:AuthnContext></saml:AuthnStatement><saml:AttributeStatement><saml:Attribute Name="groups" NameFormat="urn:oasis:names:tc:SAML:2.0:attrname-format:basic"><saml:AttributeValue>{Group}</saml:AttributeValue></saml:Attribute></saml:AttributeStatement></saml:Assertion></samlp:Response>',
 };
-const idp = samlify.IdentityProvider({
-  entityID: entity, privateKey: key, signingCert: cert, isAssertionEncrypted: false, wantAuthnRequestsSigned: false,
+// encryption: {dataEncryptionAlgorithm, keyEncryptionAlgorithm} of an encrypted assertion.
+const provider = (encryption) => samlify.IdentityProvider({
+  entityID: entity, privateKey: key, signingCert: cert, isAssertionEncrypted: Boolean(encryption), ...encryption, wantAuthnRequestsSigned: false,
   requestSignatureAlgorithm: 'http://www.w3.org/2001/04/xmldsig-more#rsa-sha256',
   singleSignOnService: [{Binding: 'urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect', Location: 'https://idp.example.com/sso'}],
   loginResponseTemplate: template,
 });
 async function answer(job) {
+  const idp = provider(job.encryption);
   const sp = samlify.ServiceProvider({metadata: job.spMetadata});
   const query = Object.fromEntries(new URL(job.request).searchParams);
   const parsed = await idp.parseLoginRequest(sp, 'redirect', {query});

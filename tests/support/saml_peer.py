@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,23 @@ SAMLIFY = "samlify@2.13.1"
 SCRIPT = Path(__file__).with_name("saml_idp.mjs")
 
 
+@dataclass(frozen=True)
+class Encryption:
+    """How an assertion is encrypted, and its key."""
+
+    data: str = "http://www.w3.org/2009/xmlenc11#aes256-gcm"
+    key: str = "http://www.w3.org/2001/04/xmlenc#rsa-oaep-mgf1p"
+
+    @property
+    def algorithms(self) -> dict[str, str]:
+        return {"dataEncryptionAlgorithm": self.data, "keyEncryptionAlgorithm": self.key}
+
+
 class IdentityProvider:
     """Answers requests for sign-ins."""
 
     def __init__(self, folder: Path, modules: Path) -> None:
+        self._modules = modules
         self.key, self.certificate = folder / "idp.key", folder / "idp.crt"
         make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=idp"]
         files = ["-keyout", str(self.key), "-out", str(self.certificate)]
@@ -33,15 +47,23 @@ class IdentityProvider:
             env={**os.environ, "NODE_FOLDER": str(modules)},
         )
 
-    def answer(self, request: str, metadata: str, **facts: str) -> str:
-        """Return the XML of a signed response."""
+    def answer(self, request: str, metadata: str, encryption: Encryption | None = None, **facts: str) -> str:
+        """Return the XML of a signed response; with ``encryption`` for the key that is in ``metadata``."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"request": request, "spMetadata": metadata, "facts": facts}) + "\n")
+        algorithms = None if encryption is None else encryption.algorithms
+        job = {"request": request, "spMetadata": metadata, "facts": facts, "encryption": algorithms}
+        self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
         found = json.loads(self._process.stdout.readline())
         assert "error" not in found, found
         return base64.b64decode(found["response"]).decode()
+
+    def stranger(self) -> IdentityProvider:
+        """Return a provider with the same name and a key that nobody trusts."""
+        folder = self.key.with_name("stranger")
+        folder.mkdir()
+        return IdentityProvider(folder, self._modules)
 
     def close(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from erp.gateway.endpoint import Visit
     from erp.gateway.inbound import Inbound
     from erp.security.links import SealedLinks
+    from erp.security.saml_keys import SamlKeys
 
 MAX_FORM = 256 * 1024
 TICKET_SECONDS = 60
@@ -63,11 +64,17 @@ class SamlRoutes:
     """
 
     def __init__(
-        self, control: ControlPlane, browser: BrowserCredentials, seal: SignInSeal, links: SealedLinks, pepper: bytes
+        self,
+        control: ControlPlane,
+        browser: BrowserCredentials,
+        seal: SignInSeal,
+        links: SealedLinks,
+        pepper: bytes,
+        keys: SamlKeys,
     ) -> None:
         self._providers = control.saml
         self._journal = control.journal
-        self._saml = SamlSignIn(control.saml, control.directory)
+        self._saml = SamlSignIn(control.saml, control.directory, keys)
         self._browser = browser
         self._seal = seal
         self._tickets = Seal(pepper, Ticket, b"erp saml ticket 1")
@@ -103,7 +110,7 @@ class SamlRoutes:
     async def _metadata(self, request: Request, inbound: Inbound) -> Response:
         provider, place = await self._provider(request)
         headers = {name.decode(): value.decode() for name, value in answers.common_headers(inbound)}
-        text = await self._saml.metadata(place, provider.settings)
+        text = await self._saml.metadata(place, provider)
         return Response(text, 200, headers, "application/samlmetadata+xml")
 
     async def _login(self, request: Request, inbound: Inbound) -> Response:
@@ -163,9 +170,10 @@ class SamlRoutes:
 class SamlProviderPages:
     """Endpoints for administrators: whom the tenant trusts."""
 
-    def __init__(self, control: ControlPlane, credentials: Credentials) -> None:
+    def __init__(self, control: ControlPlane, credentials: Credentials, keys: SamlKeys) -> None:
         self._control = control
         self._credentials = credentials
+        self._keys = keys
 
     async def _authorise(self, visit: Visit, action: str, effect: str) -> None:
         await self._credentials.authorise(visit.actor, "saml_providers", "*", action, effect)
@@ -180,6 +188,8 @@ class SamlProviderPages:
         await self._authorise(visit, "put", "write")
         name, settings = visit.path("provider"), msgspec.convert(await visit.body("putSamlProvider"), SamlSettings)
         _check(name, settings)
+        if settings.encryption != "none":
+            await self._keys.newest(visit.tenant)
         made = await self._control.saml.put(visit.tenant, name, settings)
         await record(
             self._control.journal, visit, tenant=visit.tenant, action="saml_providers.put", target=name, effect="write"

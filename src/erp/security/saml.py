@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -16,10 +17,12 @@ import msgspec
 from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import moments
 from erp.errors import ProviderError
+from erp.security.saml_encryption import NotAllowedError, is_encrypted
 
 if TYPE_CHECKING:
     from erp.control_plane.directory import Directory
     from erp.control_plane.saml import SamlProvider, SamlProviders, SamlSettings
+    from erp.security.saml_keys import KeyPair, SamlKeys
 
 SKEW_SECONDS = 300
 """What python3-saml allows clocks to differ by (``OneLogin_Saml2_Constants.ALLOWED_CLOCK_DRIFT``)."""
@@ -61,13 +64,16 @@ class Place(msgspec.Struct, frozen=True):
 class SamlSignIn:
     """Asks identity providers, and believes what they have signed, once."""
 
-    def __init__(self, providers: SamlProviders, directory: Directory) -> None:
+    def __init__(self, providers: SamlProviders, directory: Directory, keys: SamlKeys) -> None:
         self._providers = providers
         self._directory = directory
+        self.keys = keys
 
-    async def metadata(self, place: Place, settings: SamlSettings) -> str:
+    async def metadata(self, place: Place, provider: SamlProvider) -> str:
         """Return the metadata of the layer (saml-metadata-2.0-os) as XML."""
-        made: str = await asyncio.to_thread(lambda: _settings(place, settings).get_sp_metadata())
+        settings = provider.settings
+        pair = None if settings.encryption == "none" else await self.keys.newest(provider.tenant)
+        made: str = await asyncio.to_thread(lambda: _settings(place, settings, pair, describe=True).get_sp_metadata())
         return made
 
     async def request(self, place: Place, settings: SamlSettings) -> tuple[str, str]:
@@ -94,7 +100,8 @@ class SamlSignIn:
                 gives the person no role here.
         """
         settings = provider.settings
-        found = await asyncio.to_thread(_checked, place, settings, response)
+        pairs = [] if settings.encryption == "none" else await self.keys.known(provider.tenant)
+        found = await asyncio.to_thread(_checked, place, settings, pairs, response)
         ends = moments.after(max(0.0, (found["ends"] or time.time() + LONGEST_SECONDS) - time.time()) + SKEW_SECONDS)
         if not await self._providers.use(provider.tenant, settings.entity_id, found["assertion"], ends):
             raise _refused("The assertion was used before.")
@@ -123,18 +130,43 @@ def _roles(attributes: dict[str, list[str]], settings: SamlSettings) -> list[str
     return roles
 
 
-def _checked(place: Place, settings: SamlSettings, response: str) -> dict[str, Any]:
-    made = _settings(place, settings)
+def _checked(place: Place, settings: SamlSettings, pairs: list[KeyPair], response: str) -> dict[str, Any]:
+    made = {None: _settings(place, settings)} | {pair: _settings(place, settings, pair) for pair in pairs}
     try:
-        return _facts(made, _request(place), response)
+        fitting = [made[pair] for pair in _fitting(settings, pairs, response)]
+        return _facts(_opened(fitting, response), _request(place))
     except Exception as error:  # whatever a forged document makes the libraries raise, it is refused
         raise _refused(f"{type(error).__name__}: {error}") from error
 
 
-def _facts(settings: Any, request: dict[str, Any], response: str) -> dict[str, Any]:
+def _fitting(settings: SamlSettings, pairs: list[KeyPair], response: str) -> Sequence[KeyPair | None]:
+    """Return what to open a response with; None: nothing is needed."""
+    from onelogin.saml2.utils import OneLogin_Saml2_Utils
+    from onelogin.saml2.xml_utils import OneLogin_Saml2_XML
+
+    if is_encrypted(OneLogin_Saml2_XML.to_etree(OneLogin_Saml2_Utils.b64decode(response))):
+        if pairs:
+            return pairs
+        raise NotAllowedError("The assertion is encrypted, but encryption is not set up for this provider.")
+    if settings.encryption == "required":
+        raise NotAllowedError("The assertion is not encrypted, but has to be.")
+    return [None]
+
+
+def _opened(settings: list[Any], response: str) -> Any:
+    """Return the response, decrypted with the first key that fits when it is encrypted."""
+    import xmlsec
     from onelogin.saml2.response import OneLogin_Saml2_Response
 
-    found = OneLogin_Saml2_Response(settings, response)
+    for one in settings[:-1]:
+        try:
+            return OneLogin_Saml2_Response(one, response)
+        except xmlsec.Error:
+            continue
+    return OneLogin_Saml2_Response(settings[-1], response)
+
+
+def _facts(found: Any, request: dict[str, Any]) -> dict[str, Any]:
     found.is_valid(request, raise_exceptions=True)
     # Of the signed assertion: what the response around it says of its request anybody can have written.
     confirmations = found._query_assertion("/saml:Subject/saml:SubjectConfirmation/saml:SubjectConfirmationData")  # noqa: SLF001
@@ -164,7 +196,7 @@ def _request(place: Place) -> dict[str, Any]:
     }
 
 
-def _settings(place: Place, settings: SamlSettings) -> Any:
+def _settings(place: Place, settings: SamlSettings, pair: KeyPair | None = None, *, describe: bool = False) -> Any:
     try:
         from onelogin.saml2.settings import OneLogin_Saml2_Settings
     except ImportError as error:
@@ -177,6 +209,7 @@ def _settings(place: Place, settings: SamlSettings) -> Any:
             "entityId": place.entity_id,
             "assertionConsumerService": {"url": place.consumer, "binding": f"{_BINDING}POST"},
             "NameIDFormat": "urn:oasis:names:tc:SAML:1.1:nameid-format:unspecified",
+            **({} if pair is None else {"x509cert": pair.certificate, "privateKey": pair.key}),
         },
         "idp": {
             "entityId": settings.entity_id,
@@ -185,6 +218,7 @@ def _settings(place: Place, settings: SamlSettings) -> Any:
         },
         "security": {
             "wantAssertionsSigned": True,
+            "wantAssertionsEncrypted": describe and pair is not None,
             "wantNameId": settings.subject_attribute is None,
             "wantAttributeStatement": False,
             "rejectDeprecatedAlgorithm": True,
