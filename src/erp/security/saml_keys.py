@@ -42,7 +42,7 @@ class SamlKeys:
         """Return the pair whose certificate is given to identity providers; it is made when there is none."""
         found = await self.known(tenant)
         if not found:
-            made = await asyncio.to_thread(_made, tenant)
+            made = await asyncio.to_thread(made_for, tenant)
             await self._vault.put(tenant, PATH, msgspec.json.encode(made).decode())
             found = await self.known(tenant)
         return found[0]
@@ -54,7 +54,8 @@ class SamlKeys:
         return [msgspec.json.decode(text, type=KeyPair) for text in texts]
 
 
-def _made(tenant: str) -> KeyPair:
+def made_for(tenant: str) -> KeyPair:
+    """Return a new pair."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
