@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,15 +50,27 @@ class IdentityProvider:
 
     def answer(self, request: str, metadata: str, encryption: Encryption | None = None, **facts: str) -> str:
         """Return the XML of a signed response; with ``encryption`` for the key that is in ``metadata``."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         algorithms = None if encryption is None else encryption.algorithms
         job = {"request": request, "spMetadata": metadata, "facts": facts, "encryption": algorithms}
+        return base64.b64decode(self._done(job)["response"]).decode()
+
+    def logout(self, metadata: str, name_id: str, session_index: str = "", **more: Any) -> str:
+        """Return where the provider sends the browser to end sessions (``relayState``, ``unsigned``, ``facts``)."""
+        job = {"logout": {"nameId": name_id, "sessionIndex": session_index, **more}, "spMetadata": metadata}
+        return str(self._done(job)["url"])
+
+    def answered(self, url: str, metadata: str) -> dict[str, Any]:
+        """Return what the provider makes of a signed answer to it."""
+        return self._done({"answered": url, "spMetadata": metadata})
+
+    def _done(self, job: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
-        found = json.loads(self._process.stdout.readline())
+        found: dict[str, Any] = json.loads(self._process.stdout.readline())
         assert "error" not in found, found
-        return base64.b64decode(found["response"]).decode()
+        return found
 
     def stranger(self) -> IdentityProvider:
         """Return a provider with the same name and a key that nobody trusts."""

@@ -35,6 +35,8 @@ class SamlSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Of whoever has none by ``role_map``; None: they are refused."""
     subject_attribute: str | None = None
     """Attribute that names the person; None: the NameID does."""
+    slo_url: str | None = None
+    """Where the answers to its logout requests go (HTTP-Redirect binding); None: there is no single logout."""
     encryption: Literal["none", "accepted", "required"] = "none"
     """Of assertions, for the tenant's key."""
 

@@ -42,6 +42,10 @@ class SignedIn(msgspec.Struct, frozen=True, kw_only=True):
     roles: list[str]
     request: str
     """Id of the request that it answers."""
+    name_id: str | None = None
+    """What the identity provider calls the person,"""
+    session_index: str | None = None
+    """and the session, when it ends it."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -60,6 +64,11 @@ class Place(msgspec.Struct, frozen=True):
         """Where responses are sent."""
         return f"{self.base}/acs"
 
+    @property
+    def logout(self) -> str:
+        """Where requests to end sessions are sent."""
+        return f"{self.base}/logout"
+
 
 class SamlSignIn:
     """Asks identity providers, and believes what they have signed, once."""
@@ -72,8 +81,11 @@ class SamlSignIn:
     async def metadata(self, place: Place, provider: SamlProvider) -> str:
         """Return the metadata of the layer (saml-metadata-2.0-os) as XML."""
         settings = provider.settings
-        pair = None if settings.encryption == "none" else await self.keys.newest(provider.tenant)
-        made: str = await asyncio.to_thread(lambda: _settings(place, settings, pair, describe=True).get_sp_metadata())
+        needs_key = settings.encryption != "none" or settings.slo_url is not None
+        pair = await self.keys.newest(provider.tenant) if needs_key else None
+        made: str = await asyncio.to_thread(
+            lambda: library_settings(place, settings, pair, describe=True).get_sp_metadata()
+        )
         return made
 
     async def request(self, place: Place, settings: SamlSettings) -> tuple[str, str]:
@@ -82,7 +94,7 @@ class SamlSignIn:
         def made() -> tuple[str, str]:
             from onelogin.saml2.auth import OneLogin_Saml2_Auth
 
-            auth = OneLogin_Saml2_Auth(_request(place), _settings(place, settings))
+            auth = OneLogin_Saml2_Auth(request_of(place.consumer), library_settings(place, settings))
             return auth.login(return_to=""), auth.get_last_request_id()
 
         return await asyncio.to_thread(made)
@@ -104,21 +116,27 @@ class SamlSignIn:
         found = await asyncio.to_thread(_checked, place, settings, pairs, response)
         ends = moments.after(max(0.0, (found["ends"] or time.time() + LONGEST_SECONDS) - time.time()) + SKEW_SECONDS)
         if not await self._providers.use(provider.tenant, settings.entity_id, found["assertion"], ends):
-            raise _refused("The assertion was used before.")
+            raise refused("The assertion was used before.")
         attributes: dict[str, list[str]] = found["attributes"]
         subject = found["name_id"]
         if settings.subject_attribute is not None:
             named = attributes.get(settings.subject_attribute, [])
             subject = named[0] if len(named) == 1 else ""
         if not subject or len(subject) > MOST_SUBJECT or not subject.isprintable():
-            raise _refused("The assertion does not name the person in a way that is known here.")
+            raise refused("The assertion does not name the person in a way that is known here.")
         roles = _roles(attributes, settings)
         standing = await self._directory.standing(provider.tenant, subject)
         if standing is not None and not standing.is_active:
-            raise _refused("The person was deactivated.")
+            raise refused("The person was deactivated.")
         if not roles and (standing is None or not standing.roles):
             raise ProviderError(ErrorCode.PERMISSION_DENIED, "You have no role here. Ask an administrator for one.")
-        return SignedIn(subject=subject, roles=roles, request=found["request"])
+        return SignedIn(
+            subject=subject,
+            roles=roles,
+            request=found["request"],
+            name_id=found["name_id"] or None,
+            session_index=found["session_index"],
+        )
 
 
 def _roles(attributes: dict[str, list[str]], settings: SamlSettings) -> list[str]:
@@ -131,12 +149,12 @@ def _roles(attributes: dict[str, list[str]], settings: SamlSettings) -> list[str
 
 
 def _checked(place: Place, settings: SamlSettings, pairs: list[KeyPair], response: str) -> dict[str, Any]:
-    made = {None: _settings(place, settings)} | {pair: _settings(place, settings, pair) for pair in pairs}
+    made = {None: library_settings(place, settings)} | {pair: library_settings(place, settings, pair) for pair in pairs}
     try:
         fitting = [made[pair] for pair in _fitting(settings, pairs, response)]
-        return _facts(_opened(fitting, response), _request(place))
+        return _facts(_opened(fitting, response), request_of(place.consumer))
     except Exception as error:  # whatever a forged document makes the libraries raise, it is refused
-        raise _refused(f"{type(error).__name__}: {error}") from error
+        raise refused(f"{type(error).__name__}: {error}") from error
 
 
 def _fitting(settings: SamlSettings, pairs: list[KeyPair], response: str) -> Sequence[KeyPair | None]:
@@ -175,18 +193,20 @@ def _facts(found: Any, request: dict[str, Any]) -> dict[str, Any]:
         "assertion": found.get_assertion_id(),
         "ends": found.get_assertion_not_on_or_after(),
         "name_id": found.get_nameid() or "",
+        "session_index": found.get_session_index(),
         "attributes": {name: [str(value) for value in values] for name, values in found.get_attributes().items()},
         "request": requests.pop() if len(requests) == 1 else "",
     }
 
 
-def _refused(reason: str) -> ProviderError:
+def refused(reason: str) -> ProviderError:
+    """Return a refusal that says nothing to the caller, and ``reason`` to the audit trail."""
     return ProviderError(ErrorCode.PERMISSION_DENIED, REFUSAL, detail=reason[:500])
 
 
-def _request(place: Place) -> dict[str, Any]:
-    """Describe a request to the consumer as the library wants it."""
-    parts = urlsplit(place.consumer)
+def request_of(url: str) -> dict[str, Any]:
+    """Describe a request to ``url`` as the library wants it."""
+    parts = urlsplit(url)
     return {
         "https": "on" if parts.scheme == "https" else "off",
         "http_host": parts.netloc,
@@ -196,7 +216,14 @@ def _request(place: Place) -> dict[str, Any]:
     }
 
 
-def _settings(place: Place, settings: SamlSettings, pair: KeyPair | None = None, *, describe: bool = False) -> Any:
+def library_settings(
+    place: Place, settings: SamlSettings, pair: KeyPair | None = None, *, describe: bool = False
+) -> Any:
+    """Return who both sides are, and what is asked of messages, as the library wants it.
+
+    Raises:
+        ProviderError: ``failed_precondition`` when the library is not installed.
+    """
     try:
         from onelogin.saml2.settings import OneLogin_Saml2_Settings
     except ImportError as error:
@@ -210,15 +237,19 @@ def _settings(place: Place, settings: SamlSettings, pair: KeyPair | None = None,
             "assertionConsumerService": {"url": place.consumer, "binding": f"{_BINDING}POST"},
             "NameIDFormat": "urn:oasis:names:tc:SAML:1.1:nameid-format:unspecified",
             **({} if pair is None else {"x509cert": pair.certificate, "privateKey": pair.key}),
+            **({} if settings.slo_url is None else {"singleLogoutService": _redirect(place.logout)}),
         },
         "idp": {
             "entityId": settings.entity_id,
-            "singleSignOnService": {"url": settings.sso_url, "binding": f"{_BINDING}Redirect"},
+            "singleSignOnService": _redirect(settings.sso_url),
+            **({} if settings.slo_url is None else {"singleLogoutService": _redirect(settings.slo_url)}),
             "x509certMulti": {"signing": settings.certificates, "encryption": settings.certificates[:1]},
         },
         "security": {
             "wantAssertionsSigned": True,
-            "wantAssertionsEncrypted": describe and pair is not None,
+            "wantAssertionsEncrypted": describe and settings.encryption != "none",
+            "wantMessagesSigned": False,
+            "logoutResponseSigned": settings.slo_url is not None and pair is not None,
             "wantNameId": settings.subject_attribute is None,
             "wantAttributeStatement": False,
             "rejectDeprecatedAlgorithm": True,
@@ -229,3 +260,7 @@ def _settings(place: Place, settings: SamlSettings, pair: KeyPair | None = None,
         },
     }
     return OneLogin_Saml2_Settings(facts)
+
+
+def _redirect(url: str) -> dict[str, str]:
+    return {"url": url, "binding": f"{_BINDING}Redirect"}

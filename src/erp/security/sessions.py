@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,16 @@ class Sessions:
         self._known.clear()
         self._generation += 1
 
-    async def open(self, trusted: Source, holder: Holder, *, sign_in: str, user_agent: str) -> str:
+    async def open(
+        self,
+        trusted: Source,
+        holder: Holder,
+        *,
+        sign_in: str,
+        user_agent: str,
+        name_id: str | None = None,
+        session_index: str | None = None,
+    ) -> str:
         """Begin a session; return what proves it.
 
         Args:
@@ -99,6 +109,8 @@ class Sessions:
             holder: who it is.
             sign_in: the state of the sign-in: it makes one session and no second.
             user_agent: what the browser calls itself, shown in lists.
+            name_id: what an identity provider of SAML calls the person when it ends the session.
+            session_index: what it calls the session.
 
         Raises:
             ProviderError: ``permission_denied`` when the sign-in was used before.
@@ -117,6 +129,8 @@ class Sessions:
             created_at=now,
             seen_at=now,
             ends_at=moments.after(self.settings.longest_seconds),
+            name_id=name_id,
+            session_index=session_index,
         )
         await self._stored.add(session, self._digest("session", secret), self._digest("sign-in", sign_in))
         return secret
@@ -199,6 +213,10 @@ class Sessions:
     async def end(self, tenant: str, id_: str, *, subject: tuple[str, str] | None = None) -> StoredSession | None:
         """End a session (of one person); None when there is no such live one."""
         return await self._stored.end(tenant, id_, subject=subject)
+
+    async def end_named(self, source: Source, name_id: str, session_indexes: Sequence[str]) -> Sequence[str]:
+        """End what an identity provider says is over: all sessions of a person, or some; return their ids."""
+        return await self._stored.end_named(source.tenant, source.name, name_id, session_indexes)
 
     def _digest(self, purpose: str, secret: str) -> bytes:
         return hmac.digest(self._pepper, f"{purpose} {secret}".encode(), hashlib.sha256)
