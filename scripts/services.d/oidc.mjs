@@ -14,6 +14,7 @@ const issuer = `http://127.0.0.1:${port}`;
 const GATEWAY = 'https://erp.example';
 const OPAQUE = 'https://opaque.erp.example';
 const SCOPES = ['providers:*:*', 'services:*:*', 'providers:cache/*:read'];
+const LEAN = 'lean'; // the ID token names the person and no more, as with issuers that keep the rest for the userinfo
 const EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
 
 const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
@@ -41,9 +42,12 @@ const provider = new Provider(issuer, {
   ],
   conformIdTokenClaims: false,
   claims: { openid: ['sub', 'tenant', 'roles'] },
-  findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id, ...factsOf(id) }) }),
+  findAccount: (_, id) => ({
+    accountId: id,
+    claims: (use, scope) => (use === 'id_token' && scope.split(' ').includes(LEAN) ? { sub: id } : { sub: id, ...factsOf(id) }),
+  }),
   extraTokenClaims: (_, token) => factsOf(token.clientId === 'gateway' ? token.accountId : token.clientId),
-  scopes: ['openid', 'offline_access', ...SCOPES],
+  scopes: ['openid', 'offline_access', LEAN, ...SCOPES],
   ttl: { AccessToken: 3600, ClientCredentials: 3600, IdToken: 3600, Session: 3600, Grant: 3600, Interaction: 600 },
   features: {
     devInteractions: { enabled: true },

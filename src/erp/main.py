@@ -70,6 +70,7 @@ from erp.security.privacy.receipts import Receipts
 from erp.security.privacy.rights import SubjectRights
 from erp.security.privacy.treatment import Treatments
 from erp.security.sessions import SessionSettings
+from erp.security.subjects import Subjects
 from erp.security.tokens import Tokens
 from erp.security.vault import EnvelopeVault
 from erp.services.order.follow_up import OrderFollowUp
@@ -257,11 +258,14 @@ class Layer:
         api_keys = self.control.api_keys
         uses, elevations = self.control.key_uses, self.control.elevations
         keys = KeyIdentity(api_keys, keyring.pepper, self.tokens, elevations=elevations, uses=uses)
-        return PlatformIdentity(keys, self.tokens, api_keys, self.policy, self.catalog)
+        return PlatformIdentity(keys, self.tokens, api_keys, self.policy, self.catalog, Subjects(self.control))
 
     def _people(self, keyring: Keyring) -> People:
         control, settings = self.control, self.settings.sessions
-        return people(control, self.pool, self.links, own=self.identity, pepper=keyring.pepper, settings=settings)
+        own, vault = self.identity, self.vault
+        made = people(control, self.pool, self.links, own=own, vault=vault, pepper=keyring.pepper, settings=settings)
+        self.identity.subjects.sessions, self.identity.subjects.sources = made.browser.sessions, made.sources
+        return made
 
     @classmethod
     async def open(cls, settings: Settings) -> Layer:
@@ -389,7 +393,7 @@ class Layer:
             saml=self.people.saml,
             scim=Scim(control, credentials, self.links),
             directory_roles=DirectoryRoles(control, credentials),
-            saml_providers=SamlProviderPages(control, credentials),
+            saml_providers=SamlProviderPages(control, credentials, self.people.saml_keys),
             sessions=self.people.sessions(credentials),
             privacy=PrivacyPages(control, self.treatments, self.receipts, self.operations, credentials),
             status=Status(self.calls, self.metrics, {"control_plane": control.ping}, credentials),

@@ -2,7 +2,8 @@
 
 A ``json`` block right after one is the answer it must print: ``"..."`` stands for any value, a list
 ending in ``"..."`` may be longer, and members that are not shown are not compared. Blocks in other
-languages (``sh`` for set-up) are shown, not run.
+languages (``sh`` for set-up) are shown, not run. Pages that speak of a server of the reader's get one from ``PEERS``,
+and are skipped by name where there is none.
 """
 
 from __future__ import annotations
@@ -83,24 +84,30 @@ EXAMPLES = [
     for document in DOCUMENTS
     for example in read_examples(document.read_text(), str(document.relative_to(ROOT)))
 ]
+PEERS = {
+    "docs/how-to/browser-sessions.md": "openid_provider",
+    "docs/how-to/sign-in-with-your-identity-provider.md": "openid_provider",
+    "docs/how-to/sign-in-by-saml.md": "saml_provider",
+}
+"""Pages whose commands speak of a server of the reader's: the fixture that stands for it, and gives what the page names."""
 COMMANDS = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
-
-
-@pytest.fixture(scope="session")
-def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a reader works; files of one block are there for the next."""
-    return tmp_path_factory.mktemp("reader")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed: the documented calls cannot be made")
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.place)
 def test_documented_example_prints_what_the_document_shows(
-    example: Example, live_environment: dict[str, str], reader_folder: Path
+    example: Example, live_environment: dict[str, str], reader_folder: Path, request: pytest.FixtureRequest
 ) -> None:
+    peer = PEERS.get(example.place.partition(":")[0])
+    require_as_shown(example, live_environment | (request.getfixturevalue(peer) if peer else {}), reader_folder)
+
+
+def require_as_shown(example: Example, environment: dict[str, str], folder: Path) -> None:
+    """Run a block as a reader does, and hold what it prints to what the document shows."""
     ended = subprocess.run(
         [*COMMANDS[example.language], example.code],
-        env=live_environment,
-        cwd=reader_folder,
+        env=environment,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=30,

@@ -329,3 +329,65 @@ async def test_what_the_issuer_refuses_is_said_and_recorded(site: Site, issuer: 
                 break
             await asyncio.sleep(0.1)
     assert found == [("staff", "permission_denied")]
+
+
+async def test_what_the_id_token_lacks_is_asked_of_the_userinfo(site: Site, issuer: IssuerDouble) -> None:
+    await trust(site, issuer, tenant_claim="org", roles_claim="/realm/roles", login_userinfo=True)
+    issuer.userinfo = {"sub": "ada", "org": "acme", "realm": {"roles": ["erp-admin"]}}
+    async with browser(site) as client:
+        answer = await returned(client, issuer, await begun(client), roles=None)
+        assert answer.status_code == 303, answer.text
+        assert (await client.get("/me")).json()["roles"] == ["admin"]
+    assert issuer.asked["/userinfo"] == 1
+
+
+async def test_what_the_id_token_says_counts_more_than_the_userinfo(site: Site, issuer: IssuerDouble) -> None:
+    await trust(site, issuer, tenant_claim="org", login_userinfo=True)
+    issuer.userinfo = {"sub": "ada", "org": "acme", "roles": ["erp-admin"]}
+    async with browser(site) as client:
+        assert (await returned(client, issuer, await begun(client), roles=["erp-user"])).status_code == 303
+        assert (await client.get("/me")).json()["roles"] == ["developer"]
+        answer = await returned(client, issuer, await begun(client), org="globex", roles=None)
+        assert answer.status_code == 403, "the ID token is of another tenant"
+    async with browser(site) as client:
+        assert (await returned(client, issuer, await begun(client), org="acme")).status_code == 303
+    assert issuer.asked["/userinfo"] == 2, "nobody is asked about what is known"
+
+
+@pytest.mark.parametrize(
+    "userinfo",
+    [
+        pytest.param({"sub": "eve", "org": "acme", "roles": ["erp-admin"]}, id="of-somebody-else"),
+        pytest.param({"org": "acme", "roles": ["erp-admin"]}, id="of-nobody"),
+        pytest.param({"sub": "ada", "org": "globex", "roles": ["erp-admin"]}, id="another-tenant"),
+        pytest.param({"sub": "ada"}, id="no-tenant"),
+        pytest.param(None, id="refused"),
+    ],
+)
+async def test_a_userinfo_that_does_not_fit_signs_nobody_in(
+    site: Site, issuer: IssuerDouble, userinfo: dict[str, Any] | None
+) -> None:
+    await trust(site, issuer, tenant_claim="org", login_userinfo=True)
+    issuer.userinfo = userinfo
+    async with browser(site) as client:
+        answer = await returned(client, issuer, await begun(client), roles=None)
+        assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
+        assert (await client.get("/me")).status_code == 401
+    assert await sessions_of_acme(site) == []
+
+
+async def test_the_userinfo_is_not_asked_unless_it_is_configured(site: Site, issuer: IssuerDouble) -> None:
+    await trust(site, issuer, tenant_claim="org")
+    issuer.userinfo = {"sub": "ada", "org": "acme"}
+    async with browser(site) as client:
+        assert (await returned(client, issuer, await begun(client))).status_code == 403
+    assert issuer.asked["/userinfo"] == 0
+
+
+async def test_an_issuer_without_userinfo_cannot_be_configured_to_be_asked(site: Site, issuer: IssuerDouble) -> None:
+    issuer.metadata = {"userinfo_endpoint": None}
+    async with site.client("admin") as admin:
+        config = issuer.config(login_userinfo=True)
+        answer = await admin.post("/providers/auth/oidc/configure", json={"connection": "staff", "config": config})
+        assert (answer.status_code, answer.json()["code"]) == (412, "failed_precondition"), answer.text
+        assert "userinfo_endpoint" in answer.json()["detail"]

@@ -51,6 +51,29 @@ async def test_a_person_signs_in_at_a_real_openid_provider(site: Site, peer: Oid
         assert url.startswith(f"{peer.issuer}/session/end?client_id=gateway")
 
 
+@pytest.mark.parametrize("is_asked", [True, False])
+async def test_roles_and_tenant_that_the_id_token_lacks_come_from_the_userinfo(
+    site: Site, peer: OidcPeer, is_asked: bool
+) -> None:
+    if not peer.offers("lean"):
+        pytest.skip("the OpenID Provider of ERP_TEST_OIDC has no scope 'lean': start a newer one")
+    site.layer.links.public_url = PUBLIC_URL
+    config = peer.config(login_scopes=["openid", "lean"], login_userinfo=is_asked)
+    async with site.client("admin") as admin:
+        assert (await admin.post(OIDC, json={"connection": "staff", "config": config})).status_code == 200
+    async with browser(site) as client:
+        began = await client.get("/auth/login", params={**LOGIN, "return_to": "/me"})
+        with httpx2.Client() as at_issuer:
+            back = await asyncio.to_thread(peer.signed_in, at_issuer, began.headers["location"], "acme.admin")
+        parts = urlsplit(back)
+        answer = await client.get(f"{parts.path}?{parts.query}")
+        assert answer.status_code == (303 if is_asked else 403), answer.text
+        if is_asked:
+            me = (await client.get("/me")).json()
+            assert (me["id"], me["tenant"], me["roles"]) == ("user:staff:acme.admin", "acme", ["admin"])
+    assert len(await sessions_of_acme(site)) == is_asked
+
+
 async def test_a_person_of_another_tenant_is_not_signed_in(site: Site, peer: OidcPeer) -> None:
     site.layer.links.public_url = PUBLIC_URL
     async with site.client("admin") as admin:

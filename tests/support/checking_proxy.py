@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
 
 import httpx2
 import uvicorn
@@ -34,6 +35,7 @@ def checking_proxy(upstream: str) -> Iterator[CheckingProxy]:
     """Run a proxy to the server at ``upstream`` in a thread for the length of a block."""
     proxy = CheckingProxy()
     with live_client(upstream) as client:
+        client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # they are the callers', each its own
 
         def forward(method: str, url: str, headers: dict[str, str], body: bytes) -> httpx2.Response | None:
             proxy.checked += 1
@@ -51,8 +53,13 @@ def checking_proxy(upstream: str) -> Iterator[CheckingProxy]:
             found = await run_in_threadpool(forward, request.method, url, headers, await request.body())
             if found is None:
                 return Response(proxy.wrong[-1], status_code=500)
-            kept = {name: value for name, value in found.headers.items() if name not in OF_ONE_HOP}
-            return Response(found.content, found.status_code, kept)
+            answer = Response(found.content, found.status_code)
+            for name, value in found.headers.multi_items():
+                if name == "set-cookie":  # each in a line of its own (RFC 6265, section 3)
+                    answer.headers.append(name, value)
+                elif name not in OF_ONE_HOP:
+                    answer.headers[name] = value
+            return answer
 
         app = Starlette(routes=[Route("/{path:path}", answer, methods=METHODS)])
         with _served(app) as address:

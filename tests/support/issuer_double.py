@@ -36,6 +36,8 @@ class IssuerDouble:
         self.codes: dict[str, dict[str, Any]] = {}
         """Authorization code -> claims of its ID token."""
         self.verifiers: list[str] = []
+        self.userinfo: dict[str, Any] | None = None
+        """What it says of the person who has signed in; None: the token is not good for it."""
         self.opaque: dict[str, dict[str, Any]] = {}
         self.asked: Counter[str] = Counter()
         self.forms: list[dict[str, str]] = []
@@ -59,7 +61,7 @@ class IssuerDouble:
         return jwt.encode(wanted, self.claims(**claims), key or self.keys[0], registry=registry, default_type=None)
 
     def _discovery(self) -> dict[str, Any]:
-        names = ("authorization", "token", "introspection", "revocation", "end_session")
+        names = ("authorization", "token", "userinfo", "introspection", "revocation", "end_session")
         endpoints = {f"{name}_endpoint": f"{self.issuer}/{name}" for name in names}
         return {"issuer": self.issuer, "jwks_uri": f"{self.issuer}/jwks", **endpoints, **self.metadata}
 
@@ -73,6 +75,11 @@ class IssuerDouble:
         if path == "/jwks":
             return 200, {"keys": self.published} if self.published is not None else KeySet(list(self.keys)).as_dict()
         self.forms.append(form)
+        return self._answered(path, form)
+
+    def _answered(self, path: str, form: dict[str, str]) -> tuple[int, Any]:
+        if path == "/userinfo":
+            return (401, {"error": "invalid_token"}) if self.userinfo is None else (200, self.userinfo)
         if path == "/introspection":
             return 200, self.opaque.get(form["token"], {"active": False})
         if path == "/revocation":

@@ -41,6 +41,10 @@ class OidcPeer:
             **more,
         }
 
+    def offers(self, scope: str) -> bool:
+        """Whether a scope may be asked for."""
+        return scope in httpx2.get(f"{self.issuer}/.well-known/openid-configuration").json()["scopes_supported"]
+
     def token(self, client: str, *, scope: str = "providers:*:* services:*:*", resource: str = AUDIENCE) -> str:
         """An access token of a client, by client credentials."""
         form = {"grant_type": "client_credentials", "scope": scope, "resource": resource}

@@ -85,7 +85,10 @@ sessions = sa.Table(
     _number("seen_at"),
     _number("ends_at"),
     _number("ended_at", optional=True),
+    sa.Column("name_id", sa.Text),
+    sa.Column("session_index", sa.Text),
     sa.Index(None, "tenant", "created_at", "id"),
+    sa.Index(None, "tenant", "connection", "name_id"),
     sa.Index(None, "ends_at"),
     comment="digest and sign_in: keyed digests of what the browser holds",
 )

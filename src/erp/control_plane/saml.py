@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import sqlalchemy as sa
@@ -35,6 +35,10 @@ class SamlSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Of whoever has none by ``role_map``; None: they are refused."""
     subject_attribute: str | None = None
     """Attribute that names the person; None: the NameID does."""
+    slo_url: str | None = None
+    """Where the answers to its logout requests go (HTTP-Redirect binding); None: there is no single logout."""
+    encryption: Literal["none", "accepted", "required"] = "none"
+    """Of assertions, for the tenant's key."""
 
 
 class SamlProvider(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -37,6 +37,10 @@ class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
     seen_at: int
     ends_at: int
     ended_at: int | None = None
+    name_id: str | None = None
+    """What an identity provider of SAML calls the person."""
+    session_index: str | None = None
+    """What it calls the session."""
 
 
 class StoredSessions:
@@ -123,6 +127,27 @@ class StoredSessions:
             row = connection.execute(sa.select(sessions).where(is_it).with_for_update()).mappings().first()
             connection.execute(sa.update(sessions).where(is_it).values(ended_at=moments.now()))
             return None if row is None else _session(row)
+
+        ended = await self._database.transact(counted(write, Topic.SESSIONS))
+        self.revisions.announce(Topic.SESSIONS)
+        return ended
+
+    async def end_named(self, tenant: str, connection: str, name_id: str, indexes: Sequence[str]) -> Sequence[str]:
+        """End the live sessions of whom an identity provider names, or those of ``indexes``; return their ids.
+
+        A session whose identity provider gave it no index is ended with every one.
+        """
+        table = sessions.c
+        is_it = sa.and_(table.tenant == tenant, table.connection == connection, table.name_id == name_id)
+        is_it = sa.and_(is_it, table.ended_at.is_(None), table.ends_at > moments.now())
+        if indexes:
+            is_it = sa.and_(is_it, sa.or_(table.session_index.in_(indexes), table.session_index.is_(None)))
+
+        def write(connection: sa.Connection) -> Sequence[str]:
+            named = sa.select(table.id).where(is_it).order_by(table.id).with_for_update()
+            found = connection.execute(named).scalars().all()
+            connection.execute(sa.update(sessions).where(is_it).values(ended_at=moments.now()))
+            return found
 
         ended = await self._database.transact(counted(write, Topic.SESSIONS))
         self.revisions.announce(Topic.SESSIONS)

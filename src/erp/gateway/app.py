@@ -288,6 +288,7 @@ def saml_routes(route: Callable[..., Route], saml: SamlRoutes, providers: SamlPr
         Route(f"{one}/metadata", saml.metadata),
         Route(f"{one}/login", saml.login),
         Route(f"{one}/acs", saml.consume, methods=["POST"]),
+        Route(f"{one}/logout", saml.logout),
         Route("/auth/callback/saml", saml.finish),
         route("/saml-providers", providers.providers),
         route("/saml-providers/{provider}", providers.put, "PUT"),

@@ -9,6 +9,7 @@ from erp.gateway.browser import BrowserCredentials, BrowserSessions, SignIns
 from erp.gateway.saml import SamlRoutes
 from erp.security.issuers import IssuerIdentity
 from erp.security.pending_sign_in import SignInSeal
+from erp.security.saml_keys import SamlKeys
 from erp.security.sessions import Sessions, SessionSettings
 from erp.security.sign_in_sources import SignInSources
 from erp.security.trust import Trust
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from erp.control_plane import ControlPlane
     from erp.gateway.credentials import Credentials
     from erp.runtime.pool import ProviderPool
-    from erp.runtime.ports import Identity
+    from erp.runtime.ports import Identity, SecretVault
     from erp.security.links import SealedLinks
 
 
@@ -28,10 +29,12 @@ class People:
     control: ControlPlane
     links: SealedLinks
     trust: Trust
+    sources: SignInSources
     issuers: IssuerIdentity
     browser: BrowserCredentials
     sign_ins: SignIns
     saml: SamlRoutes
+    saml_keys: SamlKeys
 
     def sessions(self, credentials: Credentials) -> BrowserSessions:
         """Return the endpoints about sessions."""
@@ -44,6 +47,7 @@ def people(
     links: SealedLinks,
     *,
     own: Identity,
+    vault: SecretVault,
     pepper: bytes,
     settings: SessionSettings,
 ) -> People:
@@ -54,19 +58,22 @@ def people(
         pool: resolves the secrets of connections.
         links: knows where browsers reach the gateway.
         own: the platform's own credentials.
+        vault: keeps the keys of tenants.
         pepper: key of the digests and seals.
         settings: how long sessions last.
     """
     trust = Trust(control.connections, pool, control.revisions)
     sources = SignInSources(trust, control.saml)
     browser = BrowserCredentials(Sessions(control.sessions, sources, control.directory, pepper, settings), links)
-    seal = SignInSeal(pepper)
+    seal, saml_keys = SignInSeal(pepper), SamlKeys(vault)
     return People(
         control=control,
         links=links,
         trust=trust,
+        sources=sources,
         issuers=IssuerIdentity(own, trust, control.revoked_tokens, control.directory, control.revisions),
         browser=browser,
         sign_ins=SignIns(browser, trust, seal, links, control.journal),
-        saml=SamlRoutes(control, browser, seal, links, pepper),
+        saml=SamlRoutes(control, browser, seal, links, pepper, saml_keys),
+        saml_keys=saml_keys,
     )

@@ -24,6 +24,7 @@ from erp.runtime import effects
 from erp.runtime.ports import AuditEntry, Completion
 from erp.security.pending_sign_in import LIFETIME_SECONDS, Seal, SignInSeal
 from erp.security.saml import Place, SamlSignIn
+from erp.security.saml_logout import SamlLogout
 from erp.security.sign_in_sources import SAML_PREFIX, SamlSource
 from erp.vendor_clients.oidc.holder import Holder
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from erp.gateway.endpoint import Visit
     from erp.gateway.inbound import Inbound
     from erp.security.links import SealedLinks
+    from erp.security.saml_keys import SamlKeys
 
 MAX_FORM = 256 * 1024
 TICKET_SECONDS = 60
@@ -53,6 +55,8 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     roles: list[str]
     request: str
     expires_at: float
+    name_id: str | None = None
+    session_index: str | None = None
 
 
 class SamlRoutes:
@@ -63,11 +67,18 @@ class SamlRoutes:
     """
 
     def __init__(
-        self, control: ControlPlane, browser: BrowserCredentials, seal: SignInSeal, links: SealedLinks, pepper: bytes
+        self,
+        control: ControlPlane,
+        browser: BrowserCredentials,
+        seal: SignInSeal,
+        links: SealedLinks,
+        pepper: bytes,
+        keys: SamlKeys,
     ) -> None:
         self._providers = control.saml
         self._journal = control.journal
-        self._saml = SamlSignIn(control.saml, control.directory)
+        self._saml = SamlSignIn(control.saml, control.directory, keys)
+        self._logouts = SamlLogout(control.saml, keys)
         self._browser = browser
         self._seal = seal
         self._tickets = Seal(pepper, Ticket, b"erp saml ticket 1")
@@ -93,6 +104,11 @@ class SamlRoutes:
         """The endpoint at which the session begins."""
         return guarded(self._finish)
 
+    @property
+    def logout(self) -> Callable[[Request], Awaitable[Response]]:
+        """The endpoint to which the identity provider sends the browser to end sessions."""
+        return guarded(self._logout)
+
     async def _provider(self, request: Request) -> tuple[SamlProvider, Place]:
         tenant, name = request.path_params["tenant"], request.path_params["provider"]
         found = await self._providers.find(tenant, name)
@@ -103,7 +119,7 @@ class SamlRoutes:
     async def _metadata(self, request: Request, inbound: Inbound) -> Response:
         provider, place = await self._provider(request)
         headers = {name.decode(): value.decode() for name, value in answers.common_headers(inbound)}
-        text = await self._saml.metadata(place, provider.settings)
+        text = await self._saml.metadata(place, provider)
         return Response(text, 200, headers, "application/samlmetadata+xml")
 
     async def _login(self, request: Request, inbound: Inbound) -> Response:
@@ -134,6 +150,8 @@ class SamlRoutes:
             roles=signed_in.roles,
             request=signed_in.request,
             expires_at=time.time() + TICKET_SECONDS,
+            name_id=signed_in.name_id,
+            session_index=signed_in.session_index,
         )
         return redirect(inbound, f"{FINISH}?ticket={self._tickets.seal(ticket)}")
 
@@ -154,18 +172,40 @@ class SamlRoutes:
         )
         source = SamlSource(tenant=ticket.tenant, name=name, revision=ticket.revision)
         user_agent = request.headers.get("user-agent", "")
-        secret = await self._browser.sessions.open(source, holder, sign_in=pending.state, user_agent=user_agent)
+        secret = await self._browser.sessions.open(
+            source,
+            holder,
+            sign_in=pending.state,
+            user_agent=user_agent,
+            name_id=ticket.name_id,
+            session_index=ticket.session_index,
+        )
         entry = _entry(ticket.tenant, ticket.provider, inbound, f"user:{name}:{ticket.subject}", None)
         await self._journal.complete(Completion(audit=entry))
         return await self._browser.welcomed(inbound, secret, pending.return_to)
+
+    async def _logout(self, request: Request, inbound: Inbound) -> Response:
+        provider, place = await self._provider(request)
+        try:
+            asked = await self._logouts.accept(place, provider, request.url.query)
+        except ProviderError as error:
+            self._journal.note(_entry(provider.tenant, provider.name, inbound, "nobody", error, "end"))
+            raise
+        name = f"{SAML_PREFIX}{provider.name}"
+        source = SamlSource(tenant=provider.tenant, name=name, revision=provider.revision)
+        await self._browser.sessions.end_named(source, asked.name_id, asked.session_indexes)
+        entry = _entry(provider.tenant, provider.name, inbound, f"user:{name}:{asked.name_id}", None, "end")
+        await self._journal.complete(Completion(audit=entry))
+        return redirect(inbound, asked.answer)
 
 
 class SamlProviderPages:
     """Endpoints for administrators: whom the tenant trusts."""
 
-    def __init__(self, control: ControlPlane, credentials: Credentials) -> None:
+    def __init__(self, control: ControlPlane, credentials: Credentials, keys: SamlKeys) -> None:
         self._control = control
         self._credentials = credentials
+        self._keys = keys
 
     async def _authorise(self, visit: Visit, action: str, effect: str) -> None:
         await self._credentials.authorise(visit.actor, "saml_providers", "*", action, effect)
@@ -180,6 +220,8 @@ class SamlProviderPages:
         await self._authorise(visit, "put", "write")
         name, settings = visit.path("provider"), msgspec.convert(await visit.body("putSamlProvider"), SamlSettings)
         _check(name, settings)
+        if settings.encryption != "none" or settings.slo_url is not None:
+            await self._keys.newest(visit.tenant)
         made = await self._control.saml.put(visit.tenant, name, settings)
         await record(
             self._control.journal, visit, tenant=visit.tenant, action="saml_providers.put", target=name, effect="write"
@@ -209,8 +251,9 @@ def _check(name: str, settings: SamlSettings) -> None:
     wrong = []
     if _NAME.match(name) is None:
         wrong.append(FieldError("/path/provider", "Use lower-case letters, digits, - and _; at most 64."))
-    if urlsplit(settings.sso_url).scheme != "https" or not urlsplit(settings.sso_url).hostname:
-        wrong.append(FieldError("/sso_url", "Use an https URL."))
+    for field, url in (("sso_url", settings.sso_url), ("slo_url", settings.slo_url)):
+        if url is not None and (urlsplit(url).scheme != "https" or not urlsplit(url).hostname):
+            wrong.append(FieldError(f"/{field}", "Use an https URL."))
     for number, text in enumerate(settings.certificates):
         try:
             x509.load_pem_x509_certificate(text.encode())
@@ -232,11 +275,13 @@ async def _posted(request: Request, inbound: Inbound) -> str:
     return found[0]
 
 
-def _entry(tenant: str, provider: str, inbound: Inbound, actor: str, error: ProviderError | None) -> AuditEntry:
+def _entry(
+    tenant: str, provider: str, inbound: Inbound, actor: str, error: ProviderError | None, action: str = "open"
+) -> AuditEntry:
     return AuditEntry(
         tenant=tenant,
         actor=actor,
-        action="sessions.open",
+        action=f"sessions.{action}",
         target=f"{SAML_PREFIX}{provider}",
         outcome="ok" if error is None else error.code.value,
         reason="done" if error is None else (error.detail or error.message),

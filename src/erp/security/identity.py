@@ -136,14 +136,9 @@ class KeyIdentity:
     async def source(self, claims: Claims) -> KeyRecord | None:
         """Return the API key that a token comes from while it is good: a token dies with it."""
         record = await self._api_keys.find(claims.client_id.removeprefix(KEY_PREFIX))
-        is_good = (
-            record is not None
-            and record.tenant == claims.tenant
-            and not record.is_revoked
-            and _seconds_left(record) > 0
-            and set(claims.roles) <= {record.role}
-        )
-        return record if is_good else None
+        if record is None or record.tenant != claims.tenant or not set(claims.roles) <= {record.role}:
+            return None
+        return record if is_good(record) else None
 
     def _remember(self, digest: bytes, actor: Actor, seconds: float) -> None:
         self._known.pop(digest, None)
@@ -163,6 +158,11 @@ def actor_of(key: str, record: KeyRecord) -> Actor:
         key="" if record.rate is None else key,
         rate=record.rate,
     )
+
+
+def is_good(record: KeyRecord) -> bool:
+    """Whether a key, and the service account that it may belong to, is accepted at this moment."""
+    return not record.is_revoked and _seconds_left(record) > 0
 
 
 def _seconds_left(record: KeyRecord) -> float:

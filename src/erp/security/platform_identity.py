@@ -13,31 +13,53 @@ from erp.runtime.context import Actor
 from erp.runtime.ports import Decision, Introspection, IssuedToken
 from erp.runtime.question import Question
 from erp.security.identity import KEY_PREFIX, KeyIdentity
+from erp.security.subjects import TYPES
 from erp.security.tokens import GATEWAY, ISSUER, LIFETIME_SECONDS, Claims, Tokens, looks_like_token
 
 if TYPE_CHECKING:
     from erp.control_plane.api_keys import ApiKeys
     from erp.runtime.catalog import ProviderCatalog
     from erp.runtime.ports import Policy
+    from erp.security.subjects import Subjects
 
 _AREAS: dict[str, Literal["providers", "services", "admin"]] = {
     "provider": "providers",
     "service": "services",
     "administration": "admin",
 }
+_EFFECTS = {
+    **dict.fromkeys(("checkpoints", "explain", "export", "get", "key", "list", "prove", "read"), "read"),
+    **dict.fromkeys(("report", "retention", "rules", "search", "shadow", "test"), "read"),
+    **dict.fromkeys(("approve", "change", "checkpoint", "configure", "create", "put", "record", "register"), "write"),
+    **dict.fromkeys(("reload", "request", "requeue", "roll_back", "rotate", "set"), "write"),
+    **dict.fromkeys(("set_retention", "set_rules"), "write"),
+}
+"""Of actions of administration; any other one is taken for destructive."""
+
+
+def administrative_effect(action: str) -> str:
+    """Return what an action of administration does; of one that is not known, the worst."""
+    return _EFFECTS.get(action, "destructive")
 
 
 class PlatformIdentity:
     """The platform's own identity provider, as ``auth/local`` and the gateway use it."""
 
     def __init__(
-        self, keys: KeyIdentity, tokens: Tokens, api_keys: ApiKeys, policy: Policy, catalog: ProviderCatalog
+        self,
+        keys: KeyIdentity,
+        tokens: Tokens,
+        api_keys: ApiKeys,
+        policy: Policy,
+        catalog: ProviderCatalog,
+        subjects: Subjects,
     ) -> None:
         self._keys = keys
         self._tokens = tokens
         self._api_keys = api_keys
         self._policy = policy
         self._catalog = catalog
+        self.subjects = subjects
         self.authenticate = keys.authenticate
         """The gateway's way, without a detour."""
         self.forget_all = keys.forget_all
@@ -100,24 +122,26 @@ class PlatformIdentity:
         return found
 
     async def evaluate(self, tenant: str, subject: tuple[str, str], action: str, resource: tuple[str, str]) -> Decision:
-        """Decide as the gateway would (OpenID AuthZEN): may the key ``subject`` do ``action`` on ``resource``?
+        """Decide as the gateway would (OpenID AuthZEN): may ``subject`` do ``action`` on ``resource``?
 
-        A subject is ``("key", id)``, a resource ``("provider", "cache/memory")``, ``("service", "order")`` or
-        ``("administration", "keys")``. What is unknown is denied.
+        A subject is ``("key", id)``, ``("service_account", name)`` or ``("user", id)`` (``Subjects.find``), a resource
+        ``("provider", "cache/memory")``, ``("service", "order")`` or ``("administration", "keys")``. What is unknown is denied.
         """
         area = _AREAS.get(resource[0])
-        record = await self._api_keys.find(subject[1].removeprefix(KEY_PREFIX)) if subject[0] == "key" else None
-        if record is None or record.tenant != tenant or record.is_revoked:
-            return Decision(allow=False, reason="the subject is no valid key of this tenant")
+        actor = await self.subjects.find(tenant, *subject)
+        if actor is None:
+            known = f"; subjects are of type {', '.join(TYPES)}" if subject[0] not in TYPES else ""
+            return Decision(allow=False, reason=f"nobody of this tenant is this subject, or not any more{known}")
         if area is None:
             return Decision(allow=False, reason=f"resources are of type {', '.join(sorted(_AREAS))}")
         domain, _, name = resource[1].partition("/")
         try:
-            effect = "read" if area == "admin" else self._catalog.action(area, domain, action).effect
+            effect = (
+                administrative_effect(action) if area == "admin" else self._catalog.action(area, domain, action).effect
+            )
         except ProviderError as error:
             return Decision(allow=False, reason=error.message)
-        actor = Actor(id=subject[1], tenant=tenant, roles=frozenset({record.role}), scopes=record.scopes)
-        named = name if area != "services" else domain
+        named = {"providers": name, "services": domain, "admin": name or "*"}[area]
         question = Question(actor=actor, area=area, domain=domain, name=named, action=action, effect=effect)
         return self._policy.known(question) or await self._policy.decide(question)
 

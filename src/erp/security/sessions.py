@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 SECRET_BYTES = 32
 REMEMBERED_SECONDS = 30.0
 """How long a session is not looked up again; also how exactly its last use is known."""
+MOST_OF_ONE = 20
+"""Sessions of one person that are looked at."""
 _SHAPE = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 
 
@@ -89,7 +92,16 @@ class Sessions:
         self._known.clear()
         self._generation += 1
 
-    async def open(self, trusted: Source, holder: Holder, *, sign_in: str, user_agent: str) -> str:
+    async def open(
+        self,
+        trusted: Source,
+        holder: Holder,
+        *,
+        sign_in: str,
+        user_agent: str,
+        name_id: str | None = None,
+        session_index: str | None = None,
+    ) -> str:
         """Begin a session; return what proves it.
 
         Args:
@@ -97,6 +109,8 @@ class Sessions:
             holder: who it is.
             sign_in: the state of the sign-in: it makes one session and no second.
             user_agent: what the browser calls itself, shown in lists.
+            name_id: what an identity provider of SAML calls the person when it ends the session.
+            session_index: what it calls the session.
 
         Raises:
             ProviderError: ``permission_denied`` when the sign-in was used before.
@@ -115,6 +129,8 @@ class Sessions:
             created_at=now,
             seen_at=now,
             ends_at=moments.after(self.settings.longest_seconds),
+            name_id=name_id,
+            session_index=session_index,
         )
         await self._stored.add(session, self._digest("session", secret), self._digest("sign-in", sign_in))
         return secret
@@ -133,31 +149,42 @@ class Sessions:
     async def _look_up(self, digest: bytes) -> OpenSession | None:
         generation = self._generation
         stored = await self._stored.find(digest)
-        if stored is None or not await self._is_alive(stored):
-            return None
-        standing = await self._directory.standing(stored.tenant, stored.subject)
-        if standing is not None and not standing.is_active:
+        session = None if stored is None else await self._opened(stored)
+        if stored is None or session is None:
             return None
         if stored.seen_at < moments.after(-REMEMBERED_SECONDS):
             await self._stored.seen(digest)
-        session = OpenSession(
-            id=stored.id,
-            connection=stored.connection,
-            subject=stored.subject,
-            actor=Actor(
-                id=f"user:{stored.connection}:{stored.subject}",
-                tenant=stored.tenant,
-                roles=frozenset(stored.roles) | (standing.roles if standing else frozenset()),
-                scopes=frozenset(stored.scopes),
-                kind="user",
-            ),
-        )
         if generation == self._generation:
             left = (stored.ends_at - moments.now()) / moments.MICROSECONDS
             while len(self._known) >= CAPACITY:
                 del self._known[next(iter(self._known))]
             self._known[digest] = (time.monotonic() + min(REMEMBERED_SECONDS, left), session)
         return session
+
+    async def _opened(self, stored: StoredSession) -> OpenSession | None:
+        """Return what a session is worth now; None: nothing any more."""
+        if not await self._is_alive(stored):
+            return None
+        standing = await self._directory.standing(stored.tenant, stored.subject)
+        if standing is not None and not standing.is_active:
+            return None
+        actor = Actor(
+            id=f"user:{stored.connection}:{stored.subject}",
+            tenant=stored.tenant,
+            roles=frozenset(stored.roles) | (standing.roles if standing else frozenset()),
+            scopes=frozenset(stored.scopes),
+            kind="user",
+        )
+        return OpenSession(id=stored.id, connection=stored.connection, subject=stored.subject, actor=actor)
+
+    async def newest(self, tenant: str, connection: str, subject: str) -> OpenSession | None:
+        """Return the session of a person that was opened last, of those that are good now."""
+        found, _ = await self.list(tenant, subject=(connection, subject), cursor=None, limit=MOST_OF_ONE)
+        for stored in found:
+            session = await self._opened(stored)
+            if session is not None:
+                return session
+        return None
 
     async def _is_alive(self, stored: StoredSession) -> bool:
         if stored.ended_at is not None or stored.ends_at <= moments.now() or stored.seen_at <= self._idle_since:
@@ -186,6 +213,10 @@ class Sessions:
     async def end(self, tenant: str, id_: str, *, subject: tuple[str, str] | None = None) -> StoredSession | None:
         """End a session (of one person); None when there is no such live one."""
         return await self._stored.end(tenant, id_, subject=subject)
+
+    async def end_named(self, source: Source, name_id: str, session_indexes: Sequence[str]) -> Sequence[str]:
+        """End what an identity provider says is over: all sessions of a person, or some; return their ids."""
+        return await self._stored.end_named(source.tenant, source.name, name_id, session_indexes)
 
     def _digest(self, purpose: str, secret: str) -> bytes:
         return hmac.digest(self._pepper, f"{purpose} {secret}".encode(), hashlib.sha256)

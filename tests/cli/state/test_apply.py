@@ -36,11 +36,20 @@ tenants:
             connection: main
           - provider: memory
             connection: spare
+    service_accounts:
+      import:
+        description: Brings the shop's stock
+        role: developer
+        scopes: ['providers:cache/*:*']
+    certificates:
+      fingerprint:abababababababababababababababababababababababababababababababab:
+        service_account: import
     keys:
       robot:
         role: developer
         scopes: ['providers:cache/*:*']
         expires_at: '2099-01-01T00:00:00Z'
+        service_account: import
   globex: {}
 """
 
@@ -51,7 +60,7 @@ async def test_a_second_apply_changes_nothing_and_says_so(terminal: Terminal) ->
     assert "+ tenant globex" in first.stdout
     assert '~ tenant acme\n    region: (none) -> "eu"\n    policy.timeout_seconds: (none) -> 5\n' in first.stdout
     assert "+ connection cache/memory#main of acme\n    config.max_bytes: 2000000\n    default: true\n" in first.stdout
-    assert "7 changes made" in first.stdout
+    assert "9 changes made" in first.stdout
     before = await terminal.export()
 
     second = await terminal.apply(STATE, "--create-keys")
@@ -90,9 +99,8 @@ async def test_an_export_says_nothing_that_is_so_anyway(terminal: Terminal) -> N
 
     done = await terminal.erp("export", "--tenant", "acme")
 
-    assert done.stdout == STATE.replace("['providers:cache/*:*']", "\n          - providers:cache/*:*").replace(
-        "scopes: \n", "scopes:\n"
-    ).replace("  globex: {}\n", "")
+    listed = STATE.replace("scopes: ['providers:cache/*:*']", "scopes:\n          - providers:cache/*:*")
+    assert done.stdout == listed.replace("  globex: {}\n", "")
 
 
 async def test_a_dry_run_shows_everything_and_changes_nothing(terminal: Terminal) -> None:
@@ -102,7 +110,7 @@ async def test_a_dry_run_shows_everything_and_changes_nothing(terminal: Terminal
 
     assert done.exit_code == 0
     assert "+ route cache/both-caches of acme" in done.stdout
-    assert "dry run: 6 to create, 1 to change, 0 to remove; nothing was changed" in done.stdout
+    assert "dry run: 8 to create, 1 to change, 0 to remove; nothing was changed" in done.stdout
     assert await terminal.export() == before
 
 
@@ -232,10 +240,12 @@ async def test_what_is_absent_of_a_tenant_is_left_alone_and_null_takes_it_away(t
 
 
 async def test_the_facts_of_a_key_change_and_the_key_stays(terminal: Terminal) -> None:
-    done = await terminal.apply(STATE, "--create-keys")
+    before, _, after = STATE.partition("    service_accounts:\n")
+    own = before + "    keys:\n" + after.partition("    keys:\n")[2].replace("        service_account: import\n", "")
+    done = await terminal.apply(own, "--create-keys")
     key = done.stdout.partition("(shown only now): ")[2].splitlines()[0]
 
-    changed = await terminal.apply(STATE.replace("role: developer", "role: operator").replace("2099", "2098"))
+    changed = await terminal.apply(own.replace("role: developer", "role: operator").replace("2099", "2098"))
 
     assert '~ key robot of acme\n    role: "developer" -> "operator"\n' in changed.stdout
     assert set((await terminal.layer.identity.authenticate(key)).roles) == {"operator"}
@@ -264,7 +274,7 @@ async def test_an_administrator_of_a_tenant_keeps_its_own_part(terminal: Termina
     before = await terminal.export()
     refused = await terminal.apply(STATE, key=key)
     assert refused.exit_code == 1
-    assert ":29: tenants.globex: is not the tenant of this key (acme). Use a key of the platform" in refused.stderr
+    assert ":38: tenants.globex: is not the tenant of this key (acme). Use a key of the platform" in refused.stderr
     assert await terminal.export() == before
 
 

@@ -188,6 +188,75 @@ class Routes:
         return {name: shortened(item.facts, entry_schema(self.section)) for name, item in sorted(found.items())}
 
 
+class ServiceAccounts:
+    """Named actors. Only whether one is disabled can change; ``Validity`` refuses the rest."""
+
+    noun: ClassVar[str] = "service account"
+    section: ClassVar[str] = "service_accounts"
+
+    def wanted(self, entries: dict[str, Any]) -> dict[str, Facts]:
+        whole = {name: completed(entry, entry_schema(self.section)) for name, entry in entries.items()}
+        return {name: {**facts, "scopes": sorted(set(facts["scopes"]))} for name, facts in whole.items()}
+
+    def present(self, server: Server, tenant: str) -> dict[str, Present]:
+        return {
+            item["name"]: Present(
+                {
+                    "description": item.get("description"),
+                    "role": item["role"],
+                    "scopes": sorted(item.get("scopes", [])),
+                    "disabled": item.get("disabled_at") is not None,
+                },
+                ABSENT,
+            )
+            for item in server.pages("/service-accounts", tenant=tenant)
+        }
+
+    def put(self, server: Server, change: Change) -> Any:
+        facts = dict(change.after or {})
+        disabled = {"disabled": facts.pop("disabled")}
+        answer = None
+        if change.verb == "create":
+            answer = server.send("POST", "/service-accounts", {"name": change.name, **facts}, tenant=change.tenant)
+        if change.verb == "change" or disabled["disabled"]:
+            answer = server.send("PATCH", f"/service-accounts/{change.name}", disabled, tenant=change.tenant)
+        return answer
+
+    def remove(self, server: Server, change: Change) -> None:
+        server.send("DELETE", f"/service-accounts/{change.name}", tenant=change.tenant)
+
+    def exported(self, found: dict[str, Present]) -> dict[str, Any]:
+        return {name: shortened(item.facts, entry_schema(self.section)) for name, item in sorted(found.items())}
+
+
+class Certificates:
+    """Client certificates that stand for service accounts; ``KIND:VALUE``."""
+
+    noun: ClassVar[str] = "certificate"
+    section: ClassVar[str] = "certificates"
+
+    def wanted(self, entries: dict[str, Any]) -> dict[str, Facts]:
+        return {name: dict(entry) for name, entry in entries.items()}
+
+    def present(self, server: Server, tenant: str) -> dict[str, Present]:
+        return {
+            f"{item['kind']}:{item['value']}": Present({"service_account": item["service_account"]}, ABSENT, item["id"])
+            for item in server.pages("/certificates", tenant=tenant)
+        }
+
+    def put(self, server: Server, change: Change) -> Any:
+        kind, _, value = change.name.partition(":")
+        if change.verb == "change":  # it stands for one account at a time
+            self.remove(server, change)
+        return server.send("POST", "/certificates", {**(change.after or {}), kind: value}, tenant=change.tenant)
+
+    def remove(self, server: Server, change: Change) -> None:
+        server.send("DELETE", f"/certificates/{change.id}", tenant=change.tenant)
+
+    def exported(self, found: dict[str, Present]) -> dict[str, Any]:
+        return {name: dict(item.facts) for name, item in sorted(found.items())}
+
+
 class Keys:
     """API keys by name; those that were revoked or have ended are no part of the state."""
 
@@ -209,7 +278,8 @@ class Keys:
             facts = {name: value for name, value in (change.after or {}).items() if value is not None}
             own = {"name": change.name, "tenant": change.tenant, "revision": change.revision}
             return server.send("POST", "/keys", {**own, **facts})
-        body = {**(change.after or {}), "revision": change.revision}
+        facts = {name: value for name, value in (change.after or {}).items() if name != "service_account"}
+        body = {**facts, "revision": change.revision}
         return server.send("PATCH", f"/keys/{change.id}", body, tenant=change.tenant)
 
     def remove(self, server: Server, change: Change) -> None:
@@ -225,6 +295,7 @@ def _key_facts(key: dict[str, Any]) -> Facts:
         "role": key["role"],
         "scopes": sorted(set(key.get("scopes", []))),
         "expires_at": None if ends is None else _moment(ends).isoformat().replace("+00:00", "Z"),
+        "service_account": key.get("service_account"),
     }
 
 
@@ -243,5 +314,6 @@ def _moment(text: str) -> datetime.datetime:
 
 TENANTS = Tenants()
 CONNECTIONS, ROUTES, KEYS = Connections(), Routes(), Keys()
-SECTIONS: tuple[Kind, ...] = (Quotas(), CONNECTIONS, ROUTES, KEYS)
-"""In the order in which one needs another: a route needs its connections."""
+SERVICE_ACCOUNTS, CERTIFICATES = ServiceAccounts(), Certificates()
+SECTIONS: tuple[Kind, ...] = (Quotas(), CONNECTIONS, ROUTES, SERVICE_ACCOUNTS, CERTIFICATES, KEYS)
+"""In the order in which one needs another: a route needs its connections, a key its service account."""

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from erp.cli.state import shape
+from erp.cli.state.actors import Actors
 from erp.cli.state.document import MAX_BYTES, Document, Finding, Place, StateError, parse
 from erp.cli.state.plan import PLATFORM, Allowed, Plan, Snapshot
 from erp.cli.state.resources import CONNECTIONS, KEYS, ROUTES, Change, Kind, Present
@@ -75,12 +76,15 @@ class Validity:
         self._state = state
         self._found = found
         self._providers: dict[str, dict[str, Any] | ServerError] = {}
-        self._removed: set[tuple[str, str]] = set()
-        """Tenant and name of what will be gone."""
+        self._removed: set[tuple[str, str, str]] = set()
+        """Tenant, section and name of what will be gone."""
 
     def findings(self, plan: Plan, allowed: Allowed) -> list[Finding]:
         """Return everything that would make applying the plan fail, as far as it can be known."""
-        self._removed = {(one.tenant, one.name) for one in plan.doable(allowed) if one.verb == "remove"}
+        gone = [one for one in plan.doable(allowed) if one.verb == "remove"]
+        self._removed = {(one.tenant, one.kind.section, one.name) for one in gone}
+        actors = Actors(self._server, self._state, self._present, self._removed)
+        is_platform = PLATFORM in self._found.tenants
         found = self._unreachable()
         for tenant, entry in self._state["tenants"].items():
             place: Place = ("tenants", tenant)
@@ -90,7 +94,7 @@ class Validity:
                 found += self._route((*place, "routes", name), tenant, name, route)
             found += _defaults(place, entry or {})
         for change in plan.doable(allowed):
-            found += self._key(change) + self._removal(change)
+            found += self._key(change) + self._removal(change) + actors.findings(change, is_platform=is_platform)
         return found
 
     # -- tenants ---------------------------------------------------------------------------------
@@ -158,11 +162,12 @@ class Validity:
             return True
         if name in ((self._state["tenants"][tenant] or {}).get("connections") or {}):
             return True
-        is_there = tenant in self._found.tenants and name in self._present(tenant, CONNECTIONS)
-        return is_there and (tenant, name) not in self._removed
+        return name in self._present(tenant, CONNECTIONS) and (tenant, CONNECTIONS.section, name) not in self._removed
 
     def _present(self, tenant: str, kind: Kind) -> dict[str, Present]:
         """Return what the server has, also of a section that the file does not have."""
+        if tenant not in self._found.tenants:
+            return {}
         place = (tenant, kind.section)
         if place not in self._found.sections:
             self._found.sections[place] = kind.present(self._server, tenant)
@@ -178,7 +183,7 @@ class Validity:
             for name, route in self._present(change.tenant, ROUTES).items()
             if name.startswith(f"{domain}/")
             and name not in self._wanted_routes(change.tenant)
-            and (change.tenant, name) not in self._removed
+            and (change.tenant, ROUTES.section, name) not in self._removed
             and place in {f"{one['provider']}#{one['connection']}" for one in route.facts["targets"]}
         ]
         message = f"{change.name} would be removed, and the route {', '.join(leading)} leads to it. Name the one or change the other"

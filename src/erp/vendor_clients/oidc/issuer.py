@@ -32,6 +32,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     jwks_uri: str
     authorization_endpoint: str = ""
     token_endpoint: str = ""
+    userinfo_endpoint: str = ""
     introspection_endpoint: str = ""
     revocation_endpoint: str = ""
     end_session_endpoint: str = ""
@@ -92,6 +93,18 @@ class Issuer:
         if not self.settings.opaque_tokens:
             raise TokenRefusedError("It is no signed token.")
         return await self.introspect(token, audience)
+
+    async def userinfo(self, access_token: str, subject: str) -> dict[str, Any]:
+        """Return what the issuer says of a person who has just signed in (OpenID Connect Core 1.0, section 5.3).
+
+        Raises:
+            TokenRefusedError: it speaks of somebody else (section 5.3.4).
+            IssuerRefusedError, IssuerUnavailableError, IssuerMisconfiguredError: it says nothing.
+        """
+        found = await self.wire.get(await self._endpoint("userinfo_endpoint"), bearer=access_token)
+        if found.get("sub") != subject:
+            raise TokenRefusedError("The userinfo is that of somebody else.")
+        return found
 
     async def exchange(
         self,

@@ -33,6 +33,7 @@ class IssuerSettings(msgspec.Struct, frozen=True, kw_only=True):
     narrow_by_scopes: bool = False
     opaque_tokens: bool = False
     login_scopes: tuple[str, ...] = ("openid",)
+    login_userinfo: bool = False
     timeout_seconds: float = 10.0
 
     def __repr__(self) -> str:
@@ -42,6 +43,11 @@ class IssuerSettings(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, config: Mapping[str, Any]) -> IssuerSettings:
         """Read a configuration that its schema has already judged."""
         return msgspec.convert(dict(config), cls)
+
+
+def top_level(name: str) -> str:
+    """Return which member of the claims ``claim(..., name)`` looks into."""
+    return name[1:].split("/", maxsplit=1)[0].replace("~1", "/").replace("~0", "~") if name.startswith("/") else name
 
 
 def claim(claims: Mapping[str, Any], name: str) -> Any:

@@ -16,9 +16,12 @@ from urllib.parse import urlencode
 from erp.vendor_clients.oidc.failures import IssuerMisconfiguredError, TokenRefusedError
 from erp.vendor_clients.oidc.holder import Holder, holder_of
 from erp.vendor_clients.oidc.issuer import Issuer
+from erp.vendor_clients.oidc.settings import claim, top_level
 from erp.vendor_clients.oidc.tokens import check_claims, signed_claims
 
 ID_TOKEN_TYPES = ("JWT",)
+SIGNED_ONLY = frozenset({"iss", "sub", "aud", "exp", "iat", "nbf", "azp", "nonce", "acr", "amr", "auth_time"})
+"""What nothing but the ID token can say."""
 
 
 def _with_query(url: str, query: Mapping[str, str]) -> str:
@@ -88,7 +91,26 @@ async def redeemed(issuer: Issuer, *, code: str, redirect_uri: str, verifier: st
     claims = await signed_claims(token, issuer.keys, issuer.settings, ID_TOKEN_TYPES)
     _check_id_token(claims, issuer.settings.client_id, nonce)
     ends = check_claims(claims, issuer.settings, issuer.settings.client_id)
+    if issuer.settings.login_userinfo:
+        claims = await _completed(issuer, claims, answer.get("access_token"))
     return holder_of(claims, issuer.settings, issuer.tenant, ends)
+
+
+async def _completed(issuer: Issuer, claims: dict[str, Any], access_token: Any) -> dict[str, Any]:
+    """Return the claims with those of tenant, roles and scopes that the ID token lacks as the userinfo has them.
+
+    What the ID token says counts: it is signed. The userinfo comes over a connection to the issuer, and is not asked for
+    when there is nothing that it could add.
+    """
+    settings = issuer.settings
+    named = (settings.tenant_claim, settings.roles_claim, settings.scopes_claim if settings.narrow_by_scopes else "")
+    lacking = {top_level(name) for name in named if name and claim(claims, name) is None} - SIGNED_ONLY
+    if not lacking:
+        return claims
+    if not isinstance(access_token, str) or not access_token.isascii():
+        raise TokenRefusedError("The issuer sent no access token to ask for the userinfo with.")
+    found = await issuer.userinfo(access_token, claims["sub"])
+    return claims | {name: found[name] for name in lacking if name in found}
 
 
 def _check_id_token(claims: Mapping[str, Any], client_id: str, nonce: str) -> None:

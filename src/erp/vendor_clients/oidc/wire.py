@@ -23,6 +23,7 @@ from erp.vendor_clients.oidc.settings import IssuerSettings
 
 MAX_ANSWER_BYTES = 256 * 1024
 _OK = 200
+_REFUSALS = frozenset({400, 401, 403})
 _FIRST_SERVER_ERROR = 500
 _TOO_MANY_REQUESTS = 429
 
@@ -40,13 +41,16 @@ class Wire:
         self._http = http
         self._settings = settings
 
-    async def get(self, url: str) -> dict[str, Any]:
-        """Read a JSON document.
+    async def get(self, url: str, *, bearer: str = "") -> dict[str, Any]:
+        """Read a JSON document, with an access token (RFC 6750) where one is given.
 
         Raises:
+            IssuerRefusedError: the token is not good for it.
             IssuerUnavailableError: there is none.
         """
-        answer = await self._send("GET", url)
+        answer = await self._send("GET", url, {"authorization": f"Bearer {bearer}"} if bearer else None)
+        if bearer and answer.status in _REFUSALS:
+            raise IssuerRefusedError(_error(answer), answer.status)
         if answer.status != _OK:
             raise IssuerUnavailableError(f"{url} answered with status {answer.status}.")
         return _document(url, answer)

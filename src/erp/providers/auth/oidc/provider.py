@@ -80,6 +80,9 @@ class OidcIssuer:
         """Read the keys; where there is a client, ask about a token that nobody has, which shows a wrong secret."""
         metadata = await issuer.metadata.get()
         await issuer.keys.get()
+        if issuer.settings.login_userinfo and not metadata.userinfo_endpoint:
+            message = "login_userinfo is set, but the issuer has no userinfo_endpoint. Unset it."
+            raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
         if issuer.settings.client_secret and metadata.introspection_endpoint:
             try:
                 await issuer.introspect("a-token-that-nobody-has")

@@ -3,145 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import datetime
-import json
-import os
 import re
-import shutil
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
+from tests.gateway.saml.person import BASE, START, Person
 from tests.support.contract_client import contract_client
+from tests.support.saml_peer import IdentityProvider
 
-from erp.main import Layer, Settings, running
+from erp.main import Layer, running
 
 pytest.importorskip("onelogin.saml2", reason="needs the extra saml")
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="needs node and npm (for samlify)"),
-]
+pytestmark = pytest.mark.anyio
 
-SAMLIFY = "samlify@2.13.1"
-SCRIPT = Path(__file__).parents[1] / "support" / "saml_idp.mjs"
-BASE = "/auth/saml/acme/office"
 READ = {"params": {"key": "k"}}
-START = "/me?from=saml"
-
-
-class IdentityProvider:
-    """A process of node that answers requests for sign-ins."""
-
-    def __init__(self, folder: Path, modules: Path) -> None:
-        self.key, self.certificate = folder / "idp.key", folder / "idp.crt"
-        make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=idp"]
-        files = ["-keyout", str(self.key), "-out", str(self.certificate)]
-        subprocess.run([*make, *files], check=True, capture_output=True, timeout=60)
-        self._process = subprocess.Popen(
-            ["node", str(SCRIPT), str(self.key), str(self.certificate)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "NODE_FOLDER": str(modules)},
-        )
-
-    def answer(self, request: str, metadata: str, **facts: str) -> str:
-        """Return the XML of a signed response."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"request": request, "spMetadata": metadata, "facts": facts}) + "\n")
-        self._process.stdin.flush()
-        found = json.loads(self._process.stdout.readline())
-        assert "error" not in found, found
-        return base64.b64decode(found["response"]).decode()
-
-    def close(self) -> None:
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
-        self._process.wait(30)
-
-
-@pytest.fixture(scope="module")
-def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentityProvider]:
-    folder = tmp_path_factory.mktemp("samlify")
-    install = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", SAMLIFY]
-    done = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    if done.returncode:
-        pytest.skip(f"{SAMLIFY} cannot be installed here")
-    made = IdentityProvider(tmp_path_factory.mktemp("idp"), folder)
-    yield made
-    made.close()
-
-
-class Person:
-    """Somebody with a browser who signs in at ``acme``."""
-
-    def __init__(self, layer: Layer, provider: IdentityProvider) -> None:
-        self.layer = layer
-        self.provider = provider
-        self.browser = contract_client(layer.application())
-
-    async def begin(self, start: str = START) -> tuple[str, str]:
-        """Go to the identity provider; return the request and the metadata of the layer."""
-        metadata = await self.browser.get(f"{BASE}/metadata")
-        begun = await self.browser.get(f"{BASE}/login", params={"return_to": start})
-        assert (metadata.status_code, begun.status_code) == (200, 303), begun.text
-        return begun.headers["location"], metadata.text
-
-    async def answered(self, **facts: str) -> str:
-        """Begin, and return what the identity provider answers."""
-        request, metadata = await self.begin()
-        return await asyncio.to_thread(self.provider.answer, request, metadata, **facts)
-
-    async def post(self, xml: str) -> httpx2.Response:
-        """Send a response as another site makes the browser send it: without cookies."""
-        form = {"SAMLResponse": base64.b64encode(xml.encode()).decode()}
-        async with contract_client(self.layer.application()) as without_cookies:
-            return await without_cookies.post(f"{BASE}/acs", data=form)
-
-    async def sign_in(self, **facts: str) -> httpx2.Response:
-        """Sign in; return the last answer."""
-        accepted = await self.post(await self.answered(**facts))
-        return await self.follow(accepted)
-
-    async def follow(self, accepted: httpx2.Response) -> httpx2.Response:
-        return await self.browser.get(accepted.headers["location"]) if accepted.status_code == 303 else accepted
-
-    async def is_nobody(self) -> bool:
-        """Whether nobody is signed in: no session was made, and the browser has none."""
-        found, _ = await self.layer.people.browser.sessions.list("acme", subject=None, cursor=None, limit=10)
-        return found == [] and (await self.browser.get("/me")).status_code == 401
-
-
-@pytest.fixture
-async def layer(tmp_path: Path, provider: IdentityProvider) -> AsyncIterator[Layer]:
-    settings = Settings(data_dir=tmp_path / "data", database_url=None, log_level="error")
-    async with running(settings) as made:
-        made.listens_at("http://layer.test")
-        await made.control.tenants.create("acme")
-        _, admin = await made.control.api_keys.create("acme", role="admin")
-        async with contract_client(made.application(), admin) as client:
-            facts = {
-                "entity_id": "https://idp.example.com/metadata",
-                "sso_url": "https://idp.example.com/sso",
-                "certificates": [provider.certificate.read_text()],
-                "roles_attribute": "groups",
-                "role_map": {"buyers": "developer", "chiefs": "admin"},
-            }
-            assert (await client.put("/saml-providers/office", json=facts)).status_code == 200
-        yield made
-
-
-@pytest.fixture
-async def person(layer: Layer, provider: IdentityProvider) -> AsyncIterator[Person]:
-    made = Person(layer, provider)
-    yield made
-    await made.browser.aclose()
 
 
 async def test_a_person_signs_in_and_has_a_session_with_the_role_of_the_group(person: Person) -> None:
