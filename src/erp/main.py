@@ -51,7 +51,7 @@ from erp.runtime.observation import Observer
 from erp.runtime.operations import OperationRunner
 from erp.runtime.plan import PlanBook
 from erp.runtime.pool import ProviderPool, safe_name
-from erp.runtime.rotation import Rotation
+from erp.runtime.rotation import Rotation, RotationSettings
 from erp.runtime.routes import RouteBook
 from erp.runtime.service_calls import service_context
 from erp.runtime.shares import TenantShares
@@ -69,6 +69,7 @@ from erp.security.privacy.guard import PrivacyGuard, PrivateJournal
 from erp.security.privacy.receipts import Receipts
 from erp.security.privacy.rights import SubjectRights
 from erp.security.privacy.treatment import Treatments
+from erp.security.secret_retirement import SecretRetirement
 from erp.security.sessions import SessionSettings
 from erp.security.tokens import Tokens
 from erp.security.vault import EnvelopeVault
@@ -207,7 +208,11 @@ class Layer:
         self.configuring = self._configuring()
         self.operations = OperationRunner(self.calls, control.operations, self.catalog, self.configuring)
         self.operations.rights = self._rights().run
-        self.rotation = Rotation(self.operations, control.connections.list)
+        self.rotation = self._rotation()
+        self.pool.on_refused = self.rotation.refused
+        self.retirement = SecretRetirement(
+            control.retirements, self.journal, is_in_use=self.pool.is_in_use, on_still_used=self.rotation.changed
+        )
         self.follow_up = OrderFollowUp(context_for=self._order_context, tenants=self._tenants)
         self.plans.add_service("order", OrderService(self.follow_up))
         self.caretaker = Caretaker(reminders=control.reminders, plans=self.plans, pool=self.pool, journal=self.journal)
@@ -253,6 +258,17 @@ class Layer:
             journal=self.journal,
         )
 
+    def _rotation(self) -> Rotation:
+        control, settings = self.control, RotationSettings.from_environment()
+        stored, latest = control.connections, control.operations
+        return Rotation(
+            self.operations, connections=stored, latest=latest, secrets=self.pool.secrets, settings=settings
+        )
+
+    def _secret_stored(self, tenant: str, path: str) -> None:
+        self.rotation.changed(tenant, path)
+        self.retirement.nudge()
+
     def _identity(self, keyring: Keyring) -> PlatformIdentity:
         api_keys = self.control.api_keys
         uses, elevations = self.control.key_uses, self.control.elevations
@@ -271,7 +287,7 @@ class Layer:
         control.journal.on_events = layer.relay.nudge
         control.reminders.on_set = layer.caretaker.nudge
         control.operations.on_change = layer.operations.nudge
-        layer.vault.on_put = layer.rotation.changed
+        layer.vault.on_put = layer._secret_stored
         control.revisions.watch(Topic.CATALOG, layer.catalog_changed)
         layer._tasks = [
             asyncio.create_task(layer.policy.start(), name="policy"),
@@ -281,6 +297,8 @@ class Layer:
             asyncio.create_task(layer.operations.run(), name="operations"),
             asyncio.create_task(layer._evict(), name="pool eviction"),
             asyncio.create_task(layer.audit_keeper.run(), name="audit keeper"),
+            asyncio.create_task(layer.rotation.run(layer.pool.opened), name="rotation"),
+            asyncio.create_task(layer.retirement.run(), name="secret retirement"),
         ]
         return layer
 

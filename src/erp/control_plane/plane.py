@@ -28,6 +28,7 @@ from erp.control_plane.quotas import LeasedQuotas
 from erp.control_plane.rates import SharedRates
 from erp.control_plane.reminders import StoredReminders
 from erp.control_plane.retention import AuditRetention
+from erp.control_plane.retirements import Retirements
 from erp.control_plane.revisions import Revisions
 from erp.control_plane.revoked_tokens import RevokedTokens
 from erp.control_plane.routes import StoredRoutes
@@ -65,6 +66,7 @@ class ControlPlane:
         self.checkpoints = StoredCheckpoints(database)
         self.retention = AuditRetention(database)
         self.secrets = SecretRows(database, self.revisions)
+        self.retirements = Retirements(database, self.revisions)
         self.reminders = StoredReminders(database)
         self.routes = StoredRoutes(database, self.revisions)
         self.operations = StoredOperations(database)

@@ -60,6 +60,7 @@ connections = sa.Table(
     _number("created_at"),
     _number("updated_at"),
     _text("region", optional=True),
+    _text("secret_versions", optional=True),
 )
 
 domain_defaults = sa.Table(
@@ -326,6 +327,38 @@ secrets = sa.Table(
     _text("key_id", optional=True),
     _bytes("envelope", optional=True),
     comment="envelope NULL: destroyed",
+)
+
+secret_retirements = sa.Table(
+    "secret_retirements",
+    metadata,
+    _owner(),
+    _text("path", key=True),
+    _number("version", key=True),
+    _number("overlap"),
+    _number("due_at"),
+    _number("runs_at"),
+    sa.Index(None, "runs_at"),
+    comment="versions to be destroyed; runs_at: due_at, or the end of a lease when that is later",
+)
+
+secret_schedules = sa.Table(
+    "secret_schedules",
+    metadata,
+    _owner(),
+    _text("name", key=True),
+    _text("plan"),
+    _text("revision"),
+    _text("created_by"),
+    _number("due_at"),
+    _number("runs_at"),
+    _number("failures"),
+    _text("failure", optional=True),
+    _number("failed_at", optional=True),
+    _number("rotated_at", optional=True),
+    _text("reference", optional=True),
+    sa.Index(None, "runs_at"),
+    comment="runs_at: due_at, the time of the next try, or the end of a lease",
 )
 
 reminders = sa.Table(
