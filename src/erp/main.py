@@ -37,6 +37,7 @@ from erp.gateway.reloading import Reloading
 from erp.gateway.routing import Routing
 from erp.gateway.saml import SamlProviderPages
 from erp.gateway.scim import DirectoryRoles, Scim
+from erp.gateway.secret_schedules import SecretSchedulePages
 from erp.gateway.service_accounts import ServiceAccountPages
 from erp.gateway.standing import Standings
 from erp.gateway.status import Status
@@ -70,6 +71,7 @@ from erp.security.privacy.receipts import Receipts
 from erp.security.privacy.rights import SubjectRights
 from erp.security.privacy.treatment import Treatments
 from erp.security.secret_retirement import SecretRetirement
+from erp.security.secret_schedules import ScheduledRotation
 from erp.security.sessions import SessionSettings
 from erp.security.tokens import Tokens
 from erp.security.vault import EnvelopeVault
@@ -213,6 +215,7 @@ class Layer:
         self.retirement = SecretRetirement(
             control.retirements, self.journal, is_in_use=self.pool.is_in_use, on_still_used=self.rotation.changed
         )
+        self.scheduled_rotation = ScheduledRotation(control.secret_schedules, self.calls, self.journal)
         self.follow_up = OrderFollowUp(context_for=self._order_context, tenants=self._tenants)
         self.plans.add_service("order", OrderService(self.follow_up))
         self.caretaker = Caretaker(reminders=control.reminders, plans=self.plans, pool=self.pool, journal=self.journal)
@@ -287,6 +290,7 @@ class Layer:
         control.journal.on_events = layer.relay.nudge
         control.reminders.on_set = layer.caretaker.nudge
         control.operations.on_change = layer.operations.nudge
+        control.secret_schedules.on_change = layer.scheduled_rotation.nudge
         layer.vault.on_put = layer._secret_stored
         control.revisions.watch(Topic.CATALOG, layer.catalog_changed)
         layer._tasks = [
@@ -299,6 +303,7 @@ class Layer:
             asyncio.create_task(layer.audit_keeper.run(), name="audit keeper"),
             asyncio.create_task(layer.rotation.run(layer.pool.opened), name="rotation"),
             asyncio.create_task(layer.retirement.run(), name="secret retirement"),
+            asyncio.create_task(layer.scheduled_rotation.run(), name="scheduled rotation"),
         ]
         return layer
 
@@ -396,6 +401,7 @@ class Layer:
                 control=control, identity=self.identity, plans=plans, credentials=credentials
             ),
             certificates=CertificatePages(control, credentials),
+            secret_schedules=SecretSchedulePages(control, self.catalog, self.policy, credentials),
             service_accounts=ServiceAccountPages(control, self.identity, credentials),
             links=LinkRoutes(self.links, self.calls, control.tenants),
             audit_log=AuditLog(control, self.audit_keeper.checkpoints, credentials),

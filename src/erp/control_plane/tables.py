@@ -352,6 +352,7 @@ secret_schedules = sa.Table(
     _text("created_by"),
     _number("due_at"),
     _number("runs_at"),
+    _number("leased_until"),
     _number("failures"),
     _text("failure", optional=True),
     _number("failed_at", optional=True),

@@ -26,7 +26,7 @@ def upgrade() -> None:
         "secret_schedules",
         ("name",),
         *(_text(name) for name in ("name", "plan", "revision", "created_by")),
-        *(_number(name) for name in ("due_at", "runs_at", "failures")),
+        *(_number(name) for name in ("due_at", "runs_at", "leased_until", "failures")),
         _text("failure", optional=True),
         *(_number(name, optional=True) for name in ("failed_at", "rotated_at")),
         _text("reference", optional=True),
