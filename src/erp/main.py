@@ -211,10 +211,7 @@ class Layer:
         self.operations = OperationRunner(self.calls, control.operations, self.catalog, self.configuring)
         self.operations.rights = self._rights().run
         self.rotation = self._rotation()
-        self.pool.on_refused = self.rotation.refused
-        self.retirement = SecretRetirement(
-            control.retirements, self.journal, is_in_use=self.pool.is_in_use, on_still_used=self.rotation.changed
-        )
+        self.retirement = self._retirement()
         self.scheduled_rotation = ScheduledRotation(control.secret_schedules, self.calls, self.journal)
         self.follow_up = OrderFollowUp(context_for=self._order_context, tenants=self._tenants)
         self.plans.add_service("order", OrderService(self.follow_up))
@@ -264,9 +261,15 @@ class Layer:
     def _rotation(self) -> Rotation:
         control, settings = self.control, RotationSettings.from_environment()
         stored, latest = control.connections, control.operations
-        return Rotation(
+        rotation = Rotation(
             self.operations, connections=stored, latest=latest, secrets=self.pool.secrets, settings=settings
         )
+        self.pool.on_refused = rotation.refused
+        return rotation
+
+    def _retirement(self) -> SecretRetirement:
+        retirements, is_in_use = self.control.retirements, self.pool.is_in_use
+        return SecretRetirement(retirements, self.journal, is_in_use=is_in_use, on_still_used=self.rotation.changed)
 
     def _secret_stored(self, tenant: str, path: str) -> None:
         self.rotation.changed(tenant, path)

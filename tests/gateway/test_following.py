@@ -65,7 +65,7 @@ class VaultServer:
         self.double.vault._data_post("|erp/acme/default/crm", {}, {"data": {"value": value}})
 
 
-class SecretsManager:
+class AwsAccount:
     """Moto, by the vendor's own client, which names versions as it likes."""
 
     ref, reference = "secrets/aws", "secret://secrets/aws/default/crm"
@@ -107,7 +107,7 @@ def moto() -> Iterator[str]:
 @pytest.fixture(params=["vault", "aws"])
 def elsewhere(request: pytest.FixtureRequest) -> Iterator[Elsewhere]:
     if request.param == "aws":
-        yield SecretsManager(request.getfixturevalue("moto"))
+        yield AwsAccount(request.getfixturevalue("moto"))
         return
     double = Double()
     yield VaultServer(double)

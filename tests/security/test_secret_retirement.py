@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import ControlPlane, moments, retirements
-from erp.control_plane.tables import secret_retirements, secrets
+from erp.control_plane.rotation_tables import secret_retirements
+from erp.control_plane.tables import secrets
 from erp.errors import ProviderError
 from erp.runtime.ports import Connection
 from erp.security.keyring import Keyring

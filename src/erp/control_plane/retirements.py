@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from erp.control_plane import moments
 from erp.control_plane.database import Database
 from erp.control_plane.revisions import Revisions, Topic, counted
+from erp.control_plane.rotation_tables import secret_retirements
 from erp.control_plane.statements import insert_new
-from erp.control_plane.tables import connections, secret_retirements, secrets
+from erp.control_plane.tables import connections, secrets
 from erp.control_plane.tenants import require
 from erp.runtime.secret_references import Use, kept_here
 

@@ -17,7 +17,7 @@ from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import cursors, moments
 from erp.control_plane.database import Database
 from erp.control_plane.expected import expect
-from erp.control_plane.tables import secret_schedules
+from erp.control_plane.rotation_tables import secret_schedules
 from erp.control_plane.tenants import require
 from erp.errors import ProviderError
 

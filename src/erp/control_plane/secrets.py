@@ -14,7 +14,8 @@ from erp.control_plane.database import Database, Work
 from erp.control_plane.remembered import Remembered
 from erp.control_plane.retirements import forget, retire
 from erp.control_plane.revisions import Revisions, Topic, counted
-from erp.control_plane.tables import secret_retirements, secrets, tenants
+from erp.control_plane.rotation_tables import secret_retirements
+from erp.control_plane.tables import secrets, tenants
 from erp.control_plane.tenants import require
 
 REMEMBERED = 1_000
