@@ -36,11 +36,16 @@ class MemoryVault:
     """The port ``SecretVault`` on a dictionary: versions count from 1, destroyed ones stay listed."""
 
     values: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    overlaps: list[float | None] = field(default_factory=list)
 
-    async def put(self, tenant: str, path: str, value: str) -> int:
+    async def put(self, tenant: str, path: str, value: str, *, overlap_seconds: float | None = None) -> int:
         versions = self.values.setdefault((tenant, path), [])
         versions.append(value)
+        self.overlaps.append(overlap_seconds)
         return len(versions)
+
+    async def newest(self, tenant: str, path: str) -> int | None:
+        return len(self.values.get((tenant, path), [])) or None
 
     async def get(self, tenant: str, path: str, version: int | None = None) -> str:
         versions = self.values.get((tenant, path), [])

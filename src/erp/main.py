@@ -37,6 +37,7 @@ from erp.gateway.reloading import Reloading
 from erp.gateway.routing import Routing
 from erp.gateway.saml import SamlProviderPages
 from erp.gateway.scim import DirectoryRoles, Scim
+from erp.gateway.secret_schedules import SecretSchedulePages
 from erp.gateway.service_accounts import ServiceAccountPages
 from erp.gateway.standing import Standings
 from erp.gateway.status import Status
@@ -51,7 +52,7 @@ from erp.runtime.observation import Observer
 from erp.runtime.operations import OperationRunner
 from erp.runtime.plan import PlanBook
 from erp.runtime.pool import ProviderPool, safe_name
-from erp.runtime.rotation import Rotation
+from erp.runtime.rotation import Rotation, RotationSettings
 from erp.runtime.routes import RouteBook
 from erp.runtime.service_calls import service_context
 from erp.runtime.shares import TenantShares
@@ -69,6 +70,8 @@ from erp.security.privacy.guard import PrivacyGuard, PrivateJournal
 from erp.security.privacy.receipts import Receipts
 from erp.security.privacy.rights import SubjectRights
 from erp.security.privacy.treatment import Treatments
+from erp.security.secret_retirement import SecretRetirement
+from erp.security.secret_schedules import ScheduledRotation
 from erp.security.sessions import SessionSettings
 from erp.security.subjects import Subjects
 from erp.security.tokens import Tokens
@@ -208,7 +211,9 @@ class Layer:
         self.configuring = self._configuring()
         self.operations = OperationRunner(self.calls, control.operations, self.catalog, self.configuring)
         self.operations.rights = self._rights().run
-        self.rotation = Rotation(self.operations, control.connections.list)
+        self.rotation = self._rotation()
+        self.retirement = self._retirement()
+        self.scheduled_rotation = ScheduledRotation(control.secret_schedules, self.calls, self.journal)
         self.follow_up = OrderFollowUp(context_for=self._order_context, tenants=self._tenants)
         self.plans.add_service("order", OrderService(self.follow_up))
         self.caretaker = Caretaker(reminders=control.reminders, plans=self.plans, pool=self.pool, journal=self.journal)
@@ -254,6 +259,23 @@ class Layer:
             journal=self.journal,
         )
 
+    def _rotation(self) -> Rotation:
+        control, settings = self.control, RotationSettings.from_environment()
+        stored, latest = control.connections, control.operations
+        rotation = Rotation(
+            self.operations, connections=stored, latest=latest, secrets=self.pool.secrets, settings=settings
+        )
+        self.pool.on_refused = rotation.refused
+        return rotation
+
+    def _retirement(self) -> SecretRetirement:
+        retirements, is_in_use = self.control.retirements, self.pool.is_in_use
+        return SecretRetirement(retirements, self.journal, is_in_use=is_in_use, on_still_used=self.rotation.changed)
+
+    def _secret_stored(self, tenant: str, path: str) -> None:
+        self.rotation.changed(tenant, path)
+        self.retirement.nudge()
+
     def _identity(self, keyring: Keyring) -> PlatformIdentity:
         api_keys = self.control.api_keys
         uses, elevations = self.control.key_uses, self.control.elevations
@@ -275,7 +297,8 @@ class Layer:
         control.journal.on_events = layer.relay.nudge
         control.reminders.on_set = layer.caretaker.nudge
         control.operations.on_change = layer.operations.nudge
-        layer.vault.on_put = layer.rotation.changed
+        control.secret_schedules.on_change = layer.scheduled_rotation.nudge
+        layer.vault.on_put = layer._secret_stored
         control.revisions.watch(Topic.CATALOG, layer.catalog_changed)
         layer._tasks = [
             asyncio.create_task(layer.policy.start(), name="policy"),
@@ -285,6 +308,9 @@ class Layer:
             asyncio.create_task(layer.operations.run(), name="operations"),
             asyncio.create_task(layer._evict(), name="pool eviction"),
             asyncio.create_task(layer.audit_keeper.run(), name="audit keeper"),
+            asyncio.create_task(layer.rotation.run(layer.pool.opened), name="rotation"),
+            asyncio.create_task(layer.retirement.run(), name="secret retirement"),
+            asyncio.create_task(layer.scheduled_rotation.run(), name="scheduled rotation"),
         ]
         return layer
 
@@ -382,6 +408,7 @@ class Layer:
                 control=control, identity=self.identity, plans=plans, credentials=credentials
             ),
             certificates=CertificatePages(control, credentials),
+            secret_schedules=SecretSchedulePages(control, self.catalog, self.policy, credentials),
             service_accounts=ServiceAccountPages(control, self.identity, credentials),
             links=LinkRoutes(self.links, self.calls, control.tenants),
             audit_log=AuditLog(control, self.audit_keeper.checkpoints, credentials),

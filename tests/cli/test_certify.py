@@ -83,6 +83,6 @@ def test_what_is_recorded_says_with_what_and_on_which_day_and_recording_it_again
     assert "changed; run `erp contracts generate`" in first.stdout
     assert "says so already" in second.stdout
     found = json.loads((tree / "contracts/proof.json").read_text())["secrets/local"]
-    assert found["levels"] == {"rotation": "P4", "versions": "P4"}
+    assert found["levels"] == dict.fromkeys(("following", "overlap", "rotation", "versions"), "P4")
     assert found["server"] == "Vault 2.0"
     assert datetime.date.fromisoformat(found["date"]) <= datetime.datetime.now(datetime.UTC).date()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import os
+import pty
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from tests.support.process import ERP
 from typer.testing import CliRunner
 
 from erp.cli import app
@@ -131,3 +135,32 @@ async def test_an_envelope_whose_key_is_gone_stops_the_rotation_and_loses_nothin
     assert (data_dir / "keys" / "kek").read_text() == kept
     assert await EnvelopeVault(control.secrets, keyring).get("acme", "s1") == "value 1"
     await control.close()
+
+
+async def test_whoever_watches_sees_how_far_it_is(data_dir: Path, opened: tuple[ControlPlane, Keyring]) -> None:
+    control, _ = opened
+    await control.close()
+    terminal, standard_error = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    command = [ERP, "keys", "rotate-kek", "--data-dir", str(data_dir)]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=standard_error, env=environment
+    )
+    os.close(standard_error)
+    shown = await asyncio.to_thread(_read, terminal)
+    printed, _ = await process.communicate()
+
+    assert (process.returncode, printed.decode().startswith(f"{COUNT} secrets")) == (0, True), shown
+    assert "wrapping secrets" in shown
+    assert f"0/{COUNT}" in shown
+    assert f"{COUNT}/{COUNT}" in shown
+
+
+def _read(terminal: int) -> str:
+    """Read what a process shows until it closes the terminal, which Linux tells by EIO."""
+    shown = b""
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 65_536):
+            shown += part
+    os.close(terminal)
+    return shown.decode()

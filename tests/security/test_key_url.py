@@ -11,8 +11,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hvac
 import pytest
 from moto.server import ThreadedMotoServer
+from tests.support.vault_double import Double
 from typer.testing import CliRunner
 
 from erp.cli import app
@@ -32,7 +34,7 @@ PIN = "not-a-real-pin-7391"
 PLACE = Place("acme", "db/password", 1)
 MODULE = os.environ.get("ERP_TEST_SOFTHSM", "")
 needs_softhsm = pytest.mark.skipif(not MODULE, reason="set ERP_TEST_SOFTHSM to the path of libsofthsm2.so")
-KINDS = ["file", "env", "awskms", pytest.param("pkcs11", marks=[pytest.mark.live, needs_softhsm])]
+KINDS = ["file", "env", "awskms", "vault+transit", pytest.param("pkcs11", marks=[pytest.mark.live, needs_softhsm])]
 
 
 class Simulator:
@@ -81,6 +83,26 @@ def aws() -> Iterator[Simulator]:
     simulator.stop()
 
 
+class Transit:
+    """The double of a Vault server with a key ``erp``; the token is in a file, as an agent writes it."""
+
+    def __init__(self, file: Path) -> None:
+        self.double, self.file = Double(), file
+        self.file.write_text(f"{self.double.vault.root_token}\n")
+        hvac.Client(url=self.double.address, token=self.double.vault.root_token).secrets.transit.create_key("erp")
+
+    def url(self, key: str = "erp") -> str:
+        host = self.double.address.removeprefix("http://")
+        return f"vault+transit://{host}/transit/{key}?tls=off&token-source=file:{self.file}"
+
+
+@pytest.fixture
+def transit(tmp_path: Path) -> Iterator[Transit]:
+    made = Transit(tmp_path / "vault-token")
+    yield made
+    made.double.close()
+
+
 @pytest.fixture(scope="session")
 def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A token with a key that cannot leave it; the URI of that key."""
@@ -125,6 +147,9 @@ def url_of(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         if kind == "awskms":
             simulator: Simulator = request.getfixturevalue("aws")
             return simulator.url(f"alias/{simulator.port}")
+        if kind == "vault+transit":
+            transit: Transit = request.getfixturevalue("transit")
+            return transit.url()
         found: str = request.getfixturevalue("token")
         return found
 
@@ -251,6 +276,10 @@ async def test_a_key_that_is_not_there_or_disabled_is_explained_at_start(tmp_pat
         ("file:relative", "is not absolute"),
         ("file:/nonexistent/kek", "does not exist"),
         ("env:NOWHERE", "NOWHERE must be 32 bytes in base64"),
+        ("vault+transit://vault.example/erp", "Write vault+transit://HOST:PORT/MOUNT/KEY"),
+        ("vault+transit://v.example/transit/erp?colour=red", "Write vault+transit://HOST:PORT/MOUNT/KEY"),
+        ("vault+transit://v.example/transit/erp", "there is no token in VAULT_TOKEN"),
+        ("vault+transit://v.example/transit/erp?token-source=file:/nonexistent", "/nonexistent cannot be read"),
         ("pkcs11:token=erp", "lacks object, module-path"),
         ("pkcs11:token=erp;object=kek?module-path=/m.so", "PIN"),
     ],
@@ -314,7 +343,9 @@ def test_kept_data_keys_are_bounded_and_end() -> None:
     assert "aa" not in repr(kept)
 
 
-@pytest.mark.parametrize("kind", ["awskms", pytest.param("pkcs11", marks=[pytest.mark.live, needs_softhsm])])
+@pytest.mark.parametrize(
+    "kind", ["awskms", "vault+transit", pytest.param("pkcs11", marks=[pytest.mark.live, needs_softhsm])]
+)
 async def test_a_key_elsewhere_is_not_made_here(
     kind: str, url_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

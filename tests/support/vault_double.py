@@ -1,4 +1,4 @@
-"""A double of Vault and OpenBao: key-value engine, version 2, AppRole, JWT and Kubernetes logins, tokens that end.
+"""A double of Vault and OpenBao: key-value engine, version 2, transit, AppRole, JWT and Kubernetes logins, tokens that end.
 
 Every answer follows the published API (https://openbao.org/api-docs/: index, secret/kv/kv-v2, auth/approle, auth/jwt,
 auth/token, system/health), and the independent client ``hvac`` is driven against it. Run it:
@@ -7,6 +7,7 @@ auth/token, system/health), and the independent client ``hvac`` is driven agains
 
 from __future__ import annotations
 
+import base64
 import datetime
 import json
 import secrets
@@ -16,6 +17,9 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 NO_END = 0
 MOST_VERSIONS = 10
@@ -37,6 +41,7 @@ class Vault:
         self.tokens: dict[str, tuple[float, float]] = {self.root_token: (NO_END, NO_END)}
         self.ttl_seconds = 1200.0
         self.secrets: dict[str, dict[str, Any]] = {}
+        self.transit: dict[str, bytes] = {}
         self.fault: Answer | None = None
         self.fault_headers: dict[str, str] = {}
         self.is_sealed = False
@@ -118,6 +123,8 @@ class Vault:
         return 404, {"errors": []}
 
     def _engine(self, method: str, path: str, query: dict[str, str], body: Any, space: str) -> Answer:
+        if path.startswith("transit/"):
+            return self._transit(method, path.removeprefix("transit/"), body)
         mount, _, rest = path.partition("/")
         kind, _, name = rest.partition("/")
         if mount != "secret" or kind not in {"data", "metadata", "delete", "undelete", "destroy"}:
@@ -132,6 +139,31 @@ class Vault:
             return 405, {"errors": ["1 error occurred:\n\t* unsupported operation\n\n"]}
         found: Answer = handler(key, query, body)
         return found
+
+    def _transit(self, method: str, path: str, body: Any) -> Answer:
+        """The engine that encrypts (https://openbao.org/api-docs/secret/transit/): keys of AES-256-GCM, version 1."""
+        action, _, name = path.partition("/")
+        key = self.transit.get(name)
+        if action == "keys" and method == "POST":
+            self.transit[name] = AESGCM.generate_key(256)
+            return 204, None
+        if action == "keys":
+            facts = {"name": name, "type": "aes256-gcm96", "supports_encryption": True, "latest_version": 1}
+            return (404, {"errors": []}) if key is None else (200, {**_envelope(), "data": facts})
+        if key is None or action not in {"encrypt", "decrypt"}:
+            return 400, {"errors": ["encryption key not found"]}
+        bound = base64.b64decode(body.get("associated_data") or "")
+        if action == "encrypt":
+            nonce = secrets.token_bytes(12)
+            sealed = nonce + AESGCM(key).encrypt(nonce, base64.b64decode(body["plaintext"]), bound)
+            text = f"vault:v1:{base64.b64encode(sealed).decode()}"
+            return 200, {**_envelope(), "data": {"ciphertext": text, "key_version": 1}}
+        try:
+            sealed = base64.b64decode(body["ciphertext"].removeprefix("vault:v1:"), validate=True)
+            opened = AESGCM(key).decrypt(sealed[:12], sealed[12:], bound)
+        except (InvalidTag, ValueError):
+            return 400, {"errors": ["cipher: message authentication failed"]}
+        return 200, {**_envelope(), "data": {"plaintext": base64.b64encode(opened).decode()}}
 
     def _data_post(self, key: str, query: Any, body: Any) -> Answer:
         entry = self.secrets.setdefault(key, _entry())

@@ -16,8 +16,8 @@ from erp.gateway.configuration import secret_prefix, split_secrets
 from erp.main import Layer, Settings, running
 from erp.runtime.conformance.host import ALPHA, BETA, PATIENT, Ask, Claims, Connect, Disconnect, Host, Send
 from erp.runtime.conformance.peers import Peers
-from erp.runtime.pool import SECRET_SCHEME
 from erp.runtime.ports import Connection
+from erp.runtime.secret_references import SECRET_SCHEME
 from erp.vendor_clients.egress import ALLOW_VARIABLE
 
 if TYPE_CHECKING:

@@ -9,11 +9,14 @@ from urllib.parse import quote
 
 import typer
 
+from erp.cli import secret_schedules
 from erp.cli.session import KEY_HELP, URL_HELP, asked
 
 app = typer.Typer(
     help="List secrets, never their values, and rotate them.\n\nExample: erp secrets list", no_args_is_help=True
 )
+
+app.add_typer(secret_schedules.app, name="schedule")
 
 PAGE = 200
 GENERATED_BYTES = 32
@@ -58,14 +61,18 @@ def listed(
 def rotate(
     path: Annotated[str, typer.Argument(help="Which secret.")],
     generate: Annotated[bool, typer.Option("--generate", help="Make a random value; it is not shown.")] = False,
+    overlap_seconds: Annotated[
+        int | None,
+        typer.Option(help="How long the versions before stay readable (local: a day).", min=0, show_default=False),
+    ] = None,
     provider: Provider = "local",
     url: Url = "http://127.0.0.1:8080",
     key: Key = "",
 ) -> None:
     """Give a secret a new value from standard input, or a random one; print the reference of the new version.
 
-    The version before stays readable. Connections that name the secret without a version take the new one into use, each
-    after it was proven by its health.
+    The version before stays readable for its overlap. Connections that name the secret without a version take the new one
+    into use, each after it was proven by its health.
 
     Example: erp secrets rotate crm/api-key < new-value.txt
     """
@@ -73,4 +80,7 @@ def rotate(
     if not value:
         typer.echo("erp: there is no value on standard input. Pipe it in, or use --generate.", err=True)
         raise typer.Exit(1)
-    typer.echo(_call(url, key, provider, "rotate", {"path": path, "value": value})["reference"])
+    params: dict[str, Any] = {"path": path, "value": value}
+    if overlap_seconds is not None:
+        params["overlap_seconds"] = overlap_seconds
+    typer.echo(_call(url, key, provider, "rotate", params)["reference"])

@@ -75,7 +75,7 @@ def asked(
         )
         raise typer.Exit(1) from None
     if answer.is_success:
-        return answer.json()
+        return answer.json() if answer.content else None
     typer.echo(f"erp: {_refusal(answer)}", err=True)
     raise typer.Exit(1)
 

@@ -14,10 +14,12 @@ from erp.control_plane import moments
 from erp.control_plane.database import Database, Work
 from erp.control_plane.expected import expect
 from erp.control_plane.remembered import Remembered
+from erp.control_plane.retirements import released, uses_of
 from erp.control_plane.revisions import Revisions, Topic, counted
 from erp.control_plane.tables import connections, domain_defaults, tenants
 from erp.control_plane.tenants import require
 from erp.runtime.ports import Connection
+from erp.runtime.secret_references import kept_here
 
 T = TypeVar("T")
 _Key = tuple[str, str, str, str]
@@ -142,6 +144,7 @@ def _write(stored: Connection, wanted: str | None, connection: sa.Connection) ->
     require(connection, stored.tenant, alone=True)
     key = (stored.tenant, stored.domain, stored.provider, stored.name)
     expect("connection", wanted, _revision(key, connection))
+    _release(key, stored, connection)
     now = moments.now()
     values = {
         "revision": stored.revision,
@@ -149,6 +152,7 @@ def _write(stored: Connection, wanted: str | None, connection: sa.Connection) ->
         "secrets": _json(stored.secrets),
         "policy": _json(stored.policy),
         "region": stored.region or None,
+        "secret_versions": _json(stored.versions) if stored.versions else None,
         "updated_at": now,
     }
     if connection.execute(sa.update(connections).where(_is(key)).values(values)).rowcount == 0:
@@ -160,6 +164,15 @@ def _revision(key: _Key, connection: sa.Connection) -> str | None:
     return connection.execute(sa.select(connections.c.revision).where(_is(key)).with_for_update()).scalar()
 
 
+def _release(key: _Key, stored: Connection | None, connection: sa.Connection) -> None:
+    """Say which versions of secrets a connection no longer uses when it becomes ``stored``; None: it goes."""
+    columns = (connections.c.secrets, connections.c.secret_versions)
+    row = connection.execute(sa.select(*columns).where(_is(key))).mappings().first()
+    if row is not None:
+        remaining = set() if stored is None else kept_here(stored.secrets, stored.versions)
+        released(connection, key[0], uses_of(row), remaining)
+
+
 def _clear_default(key: _Key, connection: sa.Connection) -> None:
     default = domain_defaults.c
     same = sa.tuple_(default.tenant, default.domain, default.provider, default.connection) == sa.tuple_(*key)
@@ -169,6 +182,7 @@ def _clear_default(key: _Key, connection: sa.Connection) -> None:
 def _delete(key: _Key, wanted: str | None, connection: sa.Connection) -> bool:
     expect("connection", wanted, _revision(key, connection))
     _clear_default(key, connection)
+    _release(key, None, connection)
     return connection.execute(sa.delete(connections).where(_is(key))).rowcount > 0
 
 
@@ -192,6 +206,7 @@ def _connection(row: Mapping[Any, Any]) -> Connection:
         secrets=msgspec.json.decode(row["secrets"]),
         policy=msgspec.json.decode(row["policy"]),
         region=row["region"] or "",
+        versions=msgspec.json.decode(row["secret_versions"] or "{}"),
     )
 
 

@@ -28,10 +28,12 @@ from erp.control_plane.quotas import LeasedQuotas
 from erp.control_plane.rates import SharedRates
 from erp.control_plane.reminders import StoredReminders
 from erp.control_plane.retention import AuditRetention
+from erp.control_plane.retirements import Retirements
 from erp.control_plane.revisions import Revisions
 from erp.control_plane.revoked_tokens import RevokedTokens
 from erp.control_plane.routes import StoredRoutes
 from erp.control_plane.saml import SamlProviders
+from erp.control_plane.secret_schedules import SecretSchedules
 from erp.control_plane.secrets import SecretRows
 from erp.control_plane.service_accounts import ServiceAccounts
 from erp.control_plane.sessions import StoredSessions
@@ -65,6 +67,8 @@ class ControlPlane:
         self.checkpoints = StoredCheckpoints(database)
         self.retention = AuditRetention(database)
         self.secrets = SecretRows(database, self.revisions)
+        self.retirements = Retirements(database, self.revisions)
+        self.secret_schedules = SecretSchedules(database)
         self.reminders = StoredReminders(database)
         self.routes = StoredRoutes(database, self.revisions)
         self.operations = StoredOperations(database)

@@ -12,7 +12,9 @@ import sqlalchemy as sa
 from erp.control_plane import moments
 from erp.control_plane.database import Database, Work
 from erp.control_plane.remembered import Remembered
+from erp.control_plane.retirements import forget, retire
 from erp.control_plane.revisions import Revisions, Topic, counted
+from erp.control_plane.rotation_tables import secret_retirements
 from erp.control_plane.tables import secrets, tenants
 from erp.control_plane.tenants import require
 
@@ -53,14 +55,25 @@ class SecretRows:
         """Return the number that the next version of a secret gets."""
         return await self._database.run(partial(_next_version, tenant, path))
 
-    async def add(self, tenant: str, path: str, version: int, key_id: str, envelope: bytes) -> bool:
+    async def add(
+        self,
+        tenant: str,
+        path: str,
+        version: int,
+        key_id: str,
+        envelope: bytes,
+        *,
+        overlap_seconds: float | None = None,
+    ) -> bool:
         """Store a new version; False when another one has taken its number meanwhile.
+
+        With ``overlap_seconds`` the versions before are destroyed that long after nothing uses them any more.
 
         Raises:
             ProviderError: ``not_found`` when the tenant does not exist.
         """
         row = {"tenant": tenant, "path": path, "version": version, "key_id": key_id, "envelope": envelope}
-        return await self._changed(partial(_add, row))
+        return await self._changed(partial(_add, row, overlap_seconds))
 
     async def find(self, tenant: str, path: str, version: int | None) -> SecretRow | None:
         """Return a version, or the newest one; None when there is none or it is destroyed.
@@ -87,6 +100,20 @@ class SecretRows:
         """Return all versions, newest first, destroyed ones too."""
         rows = await self._database.run(lambda connection: connection.execute(_rows(tenant, path)).all())
         return [_row(row) for row in rows]
+
+    async def newest(self, tenant: str, path: str) -> int | None:
+        """Return the number of the newest version that is not destroyed; None: there is none."""
+        table = secrets.c
+        newest = sa.select(sa.func.max(table.version)).where(
+            table.tenant == tenant, table.path == path, table.envelope.is_not(None)
+        )
+        return await self._database.run(lambda connection: connection.execute(newest).scalar())
+
+    async def due(self, tenant: str, path: str) -> dict[int, int]:
+        """Return the moments at which versions are to be destroyed, by number."""
+        table = secret_retirements.c
+        statement = sa.select(table.version, table.due_at).where(table.tenant == tenant, table.path == path)
+        return dict(await self._database.run(lambda connection: connection.execute(statement).all()))
 
     async def paths(self, tenant: str, prefix: str) -> list[str]:
         """Return the paths under ``prefix`` that still hold a secret, sorted."""
@@ -123,8 +150,14 @@ class SecretRows:
         these = [secrets.c.tenant == tenant, secrets.c.path == path, secrets.c.envelope.is_not(None)]
         if version is not None:
             these.append(secrets.c.version == version)
-        statement = sa.update(secrets).where(*these).values(envelope=None, key_id=None)
-        return await self._changed(lambda connection: connection.execute(statement).rowcount > 0)
+        emptied = sa.update(secrets).where(*these).values(envelope=None, key_id=None)
+        forgotten = forget(tenant, path, version)
+
+        def destroy(connection: sa.Connection) -> bool:
+            connection.execute(forgotten)
+            return connection.execute(emptied).rowcount > 0
+
+        return await self._changed(destroy)
 
 
 def _rows(tenant: str, path: str) -> sa.Select[int, int, str, bytes]:
@@ -157,11 +190,13 @@ def _next_version(tenant: str, path: str, connection: sa.Connection) -> int:
     return (connection.execute(newest).scalar() or 0) + 1
 
 
-def _add(row: Mapping[str, Any], connection: sa.Connection) -> bool:
+def _add(row: Mapping[str, Any], overlap_seconds: float | None, connection: sa.Connection) -> bool:
     require(connection, row["tenant"])
     # Two processes that add a version of one secret number them one after the other.
     connection.execute(sa.select(tenants.c.id).where(tenants.c.id == row["tenant"]).with_for_update())
     if _next_version(row["tenant"], row["path"], connection) != row["version"]:
         return False
     connection.execute(sa.insert(secrets).values({**row, "created_at": moments.now()}))
+    if overlap_seconds is not None:
+        retire(connection, row["tenant"], row["path"], before=row["version"], overlap_seconds=overlap_seconds)
     return True

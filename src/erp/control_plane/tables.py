@@ -60,6 +60,7 @@ connections = sa.Table(
     _number("created_at"),
     _number("updated_at"),
     _text("region", optional=True),
+    _text("secret_versions", optional=True),
 )
 
 domain_defaults = sa.Table(

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from erp.gateway.routing import Routing
     from erp.gateway.saml import SamlProviderPages, SamlRoutes
     from erp.gateway.scim import DirectoryRoles, Scim
+    from erp.gateway.secret_schedules import SecretSchedulePages
     from erp.gateway.service_accounts import ServiceAccountPages
     from erp.gateway.status import Status
 
@@ -87,6 +88,7 @@ class Parts:
     saml_providers: SamlProviderPages
     scim: Scim
     directory_roles: DirectoryRoles
+    secret_schedules: SecretSchedulePages
     service_accounts: ServiceAccountPages
     certificates: CertificatePages
     policies: Policies
@@ -132,6 +134,7 @@ def pages(credentials: Credentials, parts: Parts, lifespan: Lifespan | None = No
         *privacy_routes(route, parts.privacy),
         *administration_routes(route, parts.administration),
         *actor_routes(route, parts),
+        *secret_schedule_routes(route, parts.secret_schedules),
         *directory_routes(route, parts.scim, parts.directory_roles),
         *saml_routes(route, parts.saml, parts.saml_providers),
     ]
@@ -278,6 +281,17 @@ def actor_routes(route: Callable[..., Route], parts: Parts) -> list[Route]:
         route("/certificates", certificates.certificates),
         route("/certificates", certificates.register, "POST"),
         route("/certificates/{certificate}", certificates.remove, "DELETE"),
+    ]
+
+
+def secret_schedule_routes(route: Callable[..., Route], schedules: SecretSchedulePages) -> list[Route]:
+    """Return the routes about secrets that are rotated by themselves."""
+    return [
+        route("/secret-schedules", schedules.schedules),
+        route("/secret-schedules/{schedule}:run", schedules.run, "POST"),
+        route("/secret-schedules/{schedule}", schedules.get),
+        route("/secret-schedules/{schedule}", schedules.put, "PUT"),
+        route("/secret-schedules/{schedule}", schedules.delete, "DELETE"),
     ]
 
 

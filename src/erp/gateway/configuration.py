@@ -20,8 +20,8 @@ from erp.runtime.configuring import Wish
 from erp.runtime.operation import Operation, Order
 from erp.runtime.operations import subject_of
 from erp.runtime.plan import implicit
-from erp.runtime.pool import SECRET_SCHEME
 from erp.runtime.ports import Connection
+from erp.runtime.secret_references import SECRET_SCHEME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -238,6 +238,7 @@ class Configuration:
             "connection": connection.name,
             "revision": connection.revision,
             "config": {**connection.config, **connection.secrets},
+            **_versions(connection),
             "policy": dict(connection.policy),
             **({"region": connection.region} if connection.region else {}),
             "default": chosen == (connection.provider, connection.name),
@@ -276,6 +277,16 @@ class Configuration:
         if leading:
             message = f"The connection is a target of the route {', '.join(leading)}. Change or remove that first."
             raise ProviderError(ErrorCode.CONFLICT, message)
+
+
+def _versions(connection: Connection) -> dict[str, Any]:
+    """Return which version is used of each secret that is named without one."""
+    used = {
+        name: connection.versions[reference]
+        for name, reference in connection.secrets.items()
+        if reference in connection.versions
+    }
+    return {"secret_versions": used} if used else {}
 
 
 def _last_operation(operation: Operation | None) -> dict[str, Any]:

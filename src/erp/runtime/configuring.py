@@ -90,7 +90,7 @@ class Configuring:
             return present  # stored by the process that died before it could say so
         opened = await self._proven(wish)
         try:
-            stored = await self._connections.put(wish.connection, revision=wish.expected)
+            stored = await self._connections.put(opened.connection, revision=wish.expected)
         except BaseException:
             self._pool.retire(opened)
             raise
@@ -164,5 +164,6 @@ async def prove(opened: OpenProvider) -> None:
         )
 
 
-def _same(first: Connection, second: Connection) -> bool:
-    return all(getattr(first, name) == getattr(second, name) for name in ("config", "secrets", "policy", "region"))
+def _same(present: Connection, wanted: Connection) -> bool:
+    names = ("config", "secrets", "policy", "region", *(["versions"] if wanted.versions else []))
+    return all(getattr(present, name) == getattr(wanted, name) for name in names)

@@ -153,13 +153,20 @@ async def _within_deadline(plan: Plan, request: Any, context: CallContext) -> An
         # A method cut off by its deadline may raise anything on its way out, so the deadline decides.
         if limit.is_expired:
             raise _too_late(plan, context) from error
-        made = _of_a_read(plan, translated(plan.translate_by, error, plan.provider))
+        made = _failure(plan, error)
         if made is error:
             raise
         raise made from error
     finally:
         if plan.opened is not None:
             context.provider_seconds += time.perf_counter() - started
+
+
+def _failure(plan: Plan, error: Exception) -> ProviderError:
+    made = _of_a_read(plan, translated(plan.translate_by, error, plan.provider))
+    if made.code is ErrorCode.UNAUTHENTICATED and plan.opened is not None:
+        plan.opened.on_refused(plan.opened.connection)
+    return made
 
 
 def _of_a_read(plan: Plan, error: ProviderError) -> ProviderError:
@@ -233,7 +240,7 @@ async def _translated_items(plan: Plan, request: Any, context: CallContext) -> A
             raise
         raise _stopped(plan, context) from None
     except Exception as error:
-        made = _of_a_read(plan, translated(plan.translate_by, error, plan.provider))
+        made = _failure(plan, error)
         if made is error:
             raise
         raise made from error

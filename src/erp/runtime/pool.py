@@ -14,10 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
 from erp.runtime import loader
-from erp.runtime.secret_references import SecretReferences
+from erp.runtime.secret_references import SecretReferences, Use, kept_here
 from erp.runtime.spi import Health, OpenContext
 from erp.runtime.translation import is_cancelled, translated
 
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 Key = tuple[str, str, str, str]
-SECRET_SCHEME = "secret://"  # noqa: S105  (a URL scheme, not a secret)
 _SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -53,6 +54,8 @@ class OpenProvider:
     running: int = 0
     last_used: float = field(default_factory=time.monotonic)
     is_closing: bool = False
+    on_refused: Callable[[Connection], None] = field(default=lambda _: None)
+    """Called when the peer has refused the credentials."""
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __repr__(self) -> str:
@@ -119,6 +122,9 @@ class ProviderPool:
         self._closing: set[asyncio.Task[None]] = set()
         self.on_retired: Callable[[], None] = lambda: None
         """Called after open providers were taken out of use; whoever holds one lets go of it."""
+        self.on_refused: Callable[[Connection], None] = lambda _: None
+        """Called with a connection whose credentials its peer has refused: there may be newer ones."""
+        self._draining: set[OpenProvider] = set()
         self._is_closed = False
 
     def __len__(self) -> int:
@@ -164,7 +170,7 @@ class ProviderPool:
 
     async def _fly(self, key: Key, flight: _Flight, connection: Connection) -> OpenProvider:
         try:
-            opened = await self.open_unpooled(connection)
+            opened = await self._open_as_known(connection)
             if self._flights.get(key) is flight:
                 self._replace(key, opened)
             else:
@@ -173,6 +179,35 @@ class ProviderPool:
             if self._flights.get(key) is flight:
                 del self._flights[key]
         return opened
+
+    async def _open_as_known(self, connection: Connection) -> OpenProvider:
+        """Open with the versions that were proven; when those are refused and there are newer ones, with these."""
+        try:
+            return await self.open_unpooled(connection)
+        except ProviderError as error:
+            if error.code is not ErrorCode.UNAUTHENTICATED or not connection.versions:
+                raise
+            newest = await self.secrets.newest_of(connection)
+            if newest == connection.versions:
+                raise
+        opened = await self.open_unpooled(msgspec.structs.replace(connection, versions=newest))
+        self._refused(connection)
+        return opened
+
+    def _refused(self, connection: Connection) -> None:
+        self.on_refused(connection)
+
+    def opened(self) -> list[Connection]:
+        """Return the connections that have an open provider."""
+        return [opened.connection for opened in self._open.values()]
+
+    def is_in_use(self, tenant: str, use: Use) -> bool:
+        """Whether a provider that is open, or not closed yet, was opened with this version of a secret."""
+        return any(
+            use in kept_here(opened.connection.secrets, opened.connection.versions)
+            for opened in (*self._open.values(), *self._draining)
+            if opened.connection.tenant == tenant and opened.connection.secrets
+        )
 
     def _replace(self, key: Key, opened: OpenProvider) -> None:
         previous = self._open.get(key)
@@ -184,7 +219,7 @@ class ProviderPool:
     async def open_unpooled(self, connection: Connection, manifest: ProviderManifest | None = None) -> OpenProvider:
         """Open a provider without putting it in the pool: to try a configuration, or another build of the provider."""
         manifest = manifest or self.catalog.provider(connection.domain, connection.provider)
-        config = await self.configuration(connection, manifest)
+        config, versions = await self._settings_of(connection, manifest)
         provider = self.load(manifest)(config, self.place(connection))
         try:
             async with asyncio.timeout(self.settings.open_timeout_seconds):
@@ -195,7 +230,9 @@ class ProviderPool:
             if made is error:
                 raise
             raise made from error
-        return OpenProvider(provider, manifest, connection)
+        opened = OpenProvider(provider, manifest, msgspec.structs.replace(connection, versions=versions))
+        opened.on_refused = self._refused
+        return opened
 
     async def configuration(
         self, connection: Connection, manifest: ProviderManifest | None = None
@@ -206,12 +243,13 @@ class ProviderPool:
             ProviderError: ``not_found`` when a secret is gone.
         """
         manifest = manifest or self.catalog.provider(connection.domain, connection.provider)
-        config = {**manifest.defaults, **connection.config}
-        for name, reference in connection.secrets.items():
-            path, _, version = reference.removeprefix(SECRET_SCHEME).partition("#")
-            number = int(version) if version else None
-            config[name] = await self.secrets.read(connection.tenant, path, number, domain=connection.domain)
-        return config
+        return (await self._settings_of(connection, manifest))[0]
+
+    async def _settings_of(
+        self, connection: Connection, manifest: ProviderManifest
+    ) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+        secrets, versions = await self.secrets.values(connection)
+        return {**manifest.defaults, **connection.config, **secrets}, versions
 
     def place(self, connection: Connection) -> OpenContext:
         """Return where the provider of ``connection`` lives; makes its folder."""
@@ -304,13 +342,17 @@ class ProviderPool:
     def retire(self, opened: OpenProvider) -> None:
         """Close a provider that gets no more calls, once those inside have ended."""
         opened.is_closing = True
+        self._draining.add(opened)
         task = asyncio.ensure_future(self._drain_and_close(opened))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
     async def _drain_and_close(self, opened: OpenProvider) -> None:
-        await opened.drain(self.settings.drain_seconds)
-        await self._close_quietly(opened.provider, opened.manifest.ref)
+        try:
+            await opened.drain(self.settings.drain_seconds)
+            await self._close_quietly(opened.provider, opened.manifest.ref)
+        finally:
+            self._draining.discard(opened)
 
     async def _close_quietly(self, provider: Any, ref: str) -> None:
         """Close a provider that nobody uses any more; what goes wrong then concerns no caller."""

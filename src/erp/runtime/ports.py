@@ -76,12 +76,19 @@ class SecretVersion(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     created_at: str
     state: Literal["current", "previous", "destroyed"]
+    destroyed_after: str | None = None
+    """When it will be destroyed; later where something still uses it. None: nobody wants that."""
 
 
 class SecretVault(Protocol):
     """The platform's own secret store: AES-256-GCM envelopes, versioned, per tenant."""
 
-    async def put(self, tenant: str, path: str, value: str) -> int: ...
+    async def put(self, tenant: str, path: str, value: str, *, overlap_seconds: float | None = None) -> int:
+        """Store a version and return its number; None keeps those before until they are destroyed otherwise."""
+
+    async def newest(self, tenant: str, path: str) -> int | None:
+        """Return the number of the newest version; None when there is no such secret."""
+
     async def get(self, tenant: str, path: str, version: int | None = None) -> str:
         """Raises ``ProviderError(not_found)`` when there is no such secret or version."""
 
@@ -161,6 +168,8 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     """Overrides of ``CallPolicy`` for this connection, with per-action overrides under ``actions``."""
     region: str = ""
     """Where it keeps data; empty: nobody has said."""
+    versions: Mapping[str, str] = {}
+    """SecretRef text without a version -> the version that was proven, as where it is kept calls it."""
 
 
 class Connections(Protocol):

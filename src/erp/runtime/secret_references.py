@@ -3,16 +3,18 @@
     secret://PATH#VERSION                            in the platform's own vault
     secret://secrets/NAME/CONNECTION/PATH#VERSION    at a provider of the domain secrets
 
-The version may be left away: then it is the present one at the time a provider is opened.
+The version may be left away. A connection then remembers the one that was proven, and another takes its place when it has
+proven itself, too (``rotation``).
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from erp.contracts.models.errors import ErrorCode
-from erp.contracts.models.secrets import GetRequest
+from erp.contracts.models.secrets import GetRequest, NewestRequest
 from erp.errors import ProviderError
 from erp.runtime.context import CallContext
 from erp.runtime.service_calls import service_actor
@@ -23,8 +25,15 @@ if TYPE_CHECKING:
     from erp.runtime.pool import OpenProvider, ProviderPool
     from erp.runtime.ports import Connection, Connections, SecretVault
 
+SECRET_SCHEME = "secret://"  # noqa: S105  (a URL scheme, not a secret)
 DOMAIN = "secrets"
 ELSEWHERE = f"{DOMAIN}/"
+LOCAL, LOCAL_SPACE = "local", "tenant/"
+"""The provider that keeps secrets in the platform's own vault, and where."""
+FOLLOWING = "following"
+"""The capability of providers that can name their newest version."""
+Use = tuple[str, int | None]
+"""A path in the platform's own vault and a version; None: nobody knows which."""
 ACTOR = "secrets"
 READ_SECONDS = 10.0
 
@@ -38,22 +47,87 @@ class SecretReferences:
         self.connections: Connections | None = None
         """Where connections of the domain secrets are found; None: nothing is kept elsewhere."""
 
-    async def read(self, tenant: str, path: str, version: int | None, *, domain: str) -> str:
-        """Return the value; ``domain`` is that of the connection it is for.
+    async def read(self, tenant: str, path: str, version: int | str | None, *, domain: str) -> str:
+        """Return the value of a version: by number, as ``newest`` names it, or the present one.
+
+        ``domain`` is that of the connection it is for.
 
         Raises:
             ProviderError: ``not_found`` when there is none, what opening or asking the provider raises, and
                 ``failed_precondition`` when a connection of secrets would need another one.
         """
         if not path.startswith(ELSEWHERE):
-            return await self._vault.get(tenant, path, version)
+            return await self._vault.get(tenant, path, None if version is None else int(version))
+        opened, rest = await self._opened(tenant, path, domain)
+        found = await _asked(opened, "get", _request(rest, version), tenant)
+        value: str = found.value
+        return value
+
+    async def newest(self, tenant: str, path: str, *, domain: str) -> str | None:
+        """Name the newest version without reading it; None where it is kept nobody can say.
+
+        Raises:
+            ProviderError: as ``read``.
+        """
+        if not path.startswith(ELSEWHERE):
+            number = await self._vault.newest(tenant, path)
+            if number is None:
+                raise ProviderError(ErrorCode.NOT_FOUND, f"There is no secret {path[:200]!r}.")
+            return str(number)
+        opened, rest = await self._opened(tenant, path, domain)
+        if FOLLOWING not in opened.manifest.capabilities:
+            return None
+        name: str = (await _asked(opened, "newest", NewestRequest(path=rest), tenant)).version_id
+        return name
+
+    async def newest_of(self, connection: Connection) -> dict[str, str]:
+        """Name the newest version of every secret that ``connection`` names without one, as far as that can be said."""
+        found: dict[str, str] = {}
+        for reference in sorted({text for text in connection.secrets.values() if "#" not in text}):
+            path = reference.removeprefix(SECRET_SCHEME)
+            name = await self.newest(connection.tenant, path, domain=connection.domain)
+            if name is not None:
+                found[reference] = name
+        return found
+
+    async def values(self, connection: Connection) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the secrets of a connection by setting, and which version was read of those named without one.
+
+        A version that the connection remembers is read again; when it is gone, the newest.
+
+        Raises:
+            ProviderError: as ``read``.
+        """
+        found: dict[str, str] = {}
+        versions: dict[str, str] = {}
+        for name, reference in connection.secrets.items():
+            path, _, number = reference.removeprefix(SECRET_SCHEME).partition("#")
+            if number:
+                found[name] = await self.read(connection.tenant, path, int(number), domain=connection.domain)
+                continue
+            known = versions.get(reference) or connection.versions.get(reference)
+            found[name], version = await self._followed(connection, path, known)
+            if version is not None:
+                versions[reference] = version
+        return found, versions
+
+    async def _followed(self, connection: Connection, path: str, known: str | None) -> tuple[str, str | None]:
+        tenant, domain = connection.tenant, connection.domain
+        if known is not None:
+            try:
+                return await self.read(tenant, path, known, domain=domain), known
+            except ProviderError as error:
+                if error.code is not ErrorCode.NOT_FOUND:
+                    raise
+        newest = await self.newest(tenant, path, domain=domain)
+        return await self.read(tenant, path, newest, domain=domain), newest
+
+    async def _opened(self, tenant: str, path: str, domain: str) -> tuple[OpenProvider, str]:
         if domain == DOMAIN:
             message = "The credentials of a secrets provider cannot be kept at a secrets provider; keep them in secrets/local."
             raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
         connection, rest = await self._found(tenant, path)
-        opened = await self._pool.acquire(connection)
-        request = GetRequest(path=rest) if version is None else GetRequest(path=rest, version=version)
-        return await _asked(opened, request, tenant)
+        return await self._pool.acquire(connection), rest
 
     async def _found(self, tenant: str, path: str) -> tuple[Connection, str]:
         parts = path.removeprefix(ELSEWHERE).split("/", 2)
@@ -66,7 +140,32 @@ class SecretReferences:
         raise ProviderError(ErrorCode.NOT_FOUND, message)
 
 
-async def _asked(opened: OpenProvider, request: GetRequest, tenant: str) -> str:
+def kept_here(secrets: Mapping[str, str], versions: Mapping[str, str]) -> set[Use]:
+    """Return which versions in the platform's own vault a connection uses that has these secrets."""
+    found: set[Use] = set()
+    for reference in secrets.values():
+        path, _, number = reference.removeprefix(SECRET_SCHEME).partition("#")
+        if path.startswith(ELSEWHERE):
+            _, provider, *rest = path.split("/", 3)
+            if provider != LOCAL or len(rest) != 2:  # noqa: PLR2004  (connection, path)
+                continue
+            path = LOCAL_SPACE + rest[1]
+        known = number or versions.get(reference)
+        found.add((path, int(known) if known and known.isdecimal() else None))
+    return found
+
+
+def _request(path: str, version: int | str | None) -> GetRequest:
+    if version is None:
+        return GetRequest(path=path)
+    return (
+        GetRequest(path=path, version=version)
+        if isinstance(version, int)
+        else GetRequest(path=path, version_id=version)
+    )
+
+
+async def _asked(opened: OpenProvider, action: str, request: Any, tenant: str) -> Any:
     context = CallContext(
         tenant=tenant,
         actor=service_actor(ACTOR, tenant),
@@ -76,11 +175,9 @@ async def _asked(opened: OpenProvider, request: GetRequest, tenant: str) -> str:
     )
     opened.enter()
     try:
-        found = await opened.provider.get(request, context)
+        return await getattr(opened.provider, action)(request, context)
     except Exception as error:
         made = translated(opened.provider, error, opened.manifest.ref)
         raise made from error
     finally:
         opened.leave()
-    value: str = found.value
-    return value

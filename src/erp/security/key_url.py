@@ -5,6 +5,7 @@
     env:NAME                           keys in base64 in an environment variable
     awskms:alias/erp?region=eu-west-1  a key of AWS KMS, by id, ARN or alias (extra aws)
     pkcs11:token=erp;object=kek?...    a key in a PKCS#11 token (RFC 7512; extra pkcs11)
+    vault+transit://HOST/transit/erp   a key of a transit engine of Vault or OpenBao
 
 Several are separated by spaces: the first wraps, the others only unwrap.
 """
@@ -25,7 +26,7 @@ from erp.security.wrapping import Place, WrappingKey
 VARIABLE = "ERP_KEK_URL"
 PROBE = Place("", "erp:start", 0)
 PROBE_KEY = bytes(32)
-_FORMS = "file:, file:/PATH, env:NAME, awskms:KEY?region=REGION, pkcs11:token=TOKEN;object=KEY?module-path=PATH"
+_FORMS = "file:, file:/PATH, env:NAME, awskms:KEY?region=REGION, pkcs11:token=TOKEN;object=KEY?module-path=PATH, vault+transit://HOST:PORT/MOUNT/KEY"
 
 
 async def open_keyring(data_dir: Path, environment: Mapping[str, str] = os.environ) -> Keyring:
@@ -91,6 +92,10 @@ async def _remote(scheme: str, url: str, environment: Mapping[str, str]) -> Wrap
         from erp.security.hsm import HsmKey
 
         return await HsmKey.open(url, environment)
+    if scheme == "vault+transit":
+        from erp.security.vault_transit import VaultTransitKey
+
+        return await VaultTransitKey.open(url, environment)
     message = f"{VARIABLE} has a part that begins with {scheme[:20]!r}. Use one of: {_FORMS}."
     raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
 

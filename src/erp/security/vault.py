@@ -31,8 +31,8 @@ class EnvelopeVault:
         self.on_put: Callable[[str, str], None] = lambda _tenant, _path: None
         """Called after a version was stored in this process."""
 
-    async def put(self, tenant: str, path: str, value: str) -> int:
-        """Store a new version and return its number; earlier ones are kept.
+    async def put(self, tenant: str, path: str, value: str, *, overlap_seconds: float | None = None) -> int:
+        """Store a new version and return its number; earlier ones are kept, with ``overlap_seconds`` only so long.
 
         Raises:
             ProviderError: ``invalid_argument`` for a path that cannot be stored, ``not_found`` when
@@ -42,11 +42,11 @@ class EnvelopeVault:
             problem = FieldError("/path", f"Use 1 to {MAX_PATH_LENGTH} printable characters.")
             raise ProviderError(ErrorCode.INVALID_ARGUMENT, "The path of the secret is not valid.", errors=[problem])
         async with self._turn(tenant, path):
-            version = await self._add(tenant, path, value.encode())
+            version = await self._add(tenant, path, value.encode(), overlap_seconds)
         self.on_put(tenant, path)
         return version
 
-    async def _add(self, tenant: str, path: str, value: bytes) -> int:
+    async def _add(self, tenant: str, path: str, value: bytes, overlap_seconds: float | None) -> int:
         """Seal for the next number, which another process may take first.
 
         The key may be slow to reach, so that no transaction is held meanwhile.
@@ -54,7 +54,7 @@ class EnvelopeVault:
         for _ in range(MOST_TRIES):
             version = await self._rows.next_version(tenant, path)
             sealed = await envelope.seal(self._keyring, value, tenant=tenant, path=path, version=version)
-            if await self._rows.add(tenant, path, version, *sealed):
+            if await self._rows.add(tenant, path, version, *sealed, overlap_seconds=overlap_seconds):
                 return version
         message = "Many write this secret at the same time; nothing was stored."
         raise ProviderError(ErrorCode.CONFLICT, message)
@@ -100,9 +100,12 @@ class EnvelopeVault:
         return row, *await envelope.rewrap(self._keyring, row.key_id, row.envelope, version=row.version, **place)
 
     async def versions(self, tenant: str, path: str) -> list[SecretVersion]:
-        rows = await self._rows.versions(tenant, path)
+        rows, due = await self._rows.versions(tenant, path), await self._rows.due(tenant, path)
         current = max((row.version for row in rows if row.envelope is not None), default=0)
-        return [_version(row, current) for row in reversed(rows)]
+        return [_version(row, current, due.get(row.version)) for row in reversed(rows)]
+
+    async def newest(self, tenant: str, path: str) -> int | None:
+        return await self._rows.newest(tenant, path)
 
     async def list(self, tenant: str, prefix: str) -> list[str]:
         return await self._rows.paths(tenant, prefix)
@@ -114,10 +117,13 @@ class EnvelopeVault:
         return await self._rows.destroy(tenant, path, version)
 
 
-def _version(row: SecretRow, current: int) -> SecretVersion:
+def _version(row: SecretRow, current: int, due_at: int | None) -> SecretVersion:
     created_at = moments.text(row.created_at)
     if row.envelope is None:
         return SecretVersion(version=row.version, created_at=created_at, state="destroyed")
     return SecretVersion(
-        version=row.version, created_at=created_at, state="current" if row.version == current else "previous"
+        version=row.version,
+        created_at=created_at,
+        state="current" if row.version == current else "previous",
+        destroyed_after=moments.optional_text(due_at),
     )

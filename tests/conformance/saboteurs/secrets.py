@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
 from typing import Any
 
@@ -117,4 +118,28 @@ class RotatesInSilence:
     async def rotate(self, request: Any, context: Any) -> Any:
         result = await super().rotate(request, context)  # type: ignore[misc]
         context.emitted.clear()
+        return result
+
+
+@breaks("SECRET-40", ref=REF)
+class DestroysTooEarly:
+    async def list_versions(self, request: Any, context: Any) -> Any:
+        result = await super().list_versions(request, context)  # type: ignore[misc]
+        for version in result.versions:
+            if version.destroyed_after is not UNSET:
+                version.destroyed_after -= datetime.timedelta(minutes=1)
+        return result
+
+
+@breaks("SECRET-41", ref=REF, manifest={"capabilities": frozenset({"versions", "rotation", "following"})})
+class TakesAnOverlapThatItDoesNotKeep:
+    """It says nothing and keeps the version before for ever."""
+
+
+@breaks("SECRET-50", ref=REF)
+class NamesEveryVersionAlike:
+    async def newest(self, request: Any, context: Any) -> Any:
+        result = await super().newest(request, context)  # type: ignore[misc]
+        if request.path.startswith("followed"):
+            result.version_id = "1"
         return result

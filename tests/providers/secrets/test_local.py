@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def secrets(open_context: OpenContext) -> LocalSecrets:
-    return LocalSecrets({}, open_context)
+    return LocalSecrets({"overlap_seconds": 86_400}, open_context)
 
 
 @pytest.fixture

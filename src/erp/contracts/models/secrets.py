@@ -28,6 +28,7 @@ class GetRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     path: Annotated[str, Meta(min_length=1, max_length=256, pattern="^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)*$")]
     version: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
+    version_id: Annotated[str, Meta(min_length=1, max_length=256)] | UnsetType = UNSET
 
 
 class GetResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -41,6 +42,7 @@ class RotateRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     path: Annotated[str, Meta(min_length=1, max_length=256, pattern="^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)*$")]
     value: Annotated[str, Meta(min_length=1, max_length=65536)]
+    overlap_seconds: Annotated[int, Meta(ge=0, le=7776000)] | UnsetType = UNSET
 
 
 class RotateResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -48,6 +50,18 @@ class RotateResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     version: Annotated[int, Meta(ge=1)]
     reference: str
+
+
+class NewestRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Name the newest version of a secret, without reading it."""
+
+    path: Annotated[str, Meta(min_length=1, max_length=256, pattern="^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)*$")]
+
+
+class NewestResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Name the newest version of a secret, without reading it."""
+
+    version_id: Annotated[str, Meta(min_length=1, max_length=256)]
 
 
 class ListRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -83,6 +97,7 @@ class VersionFacts(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     version: Annotated[int, Meta(ge=1)]
     created_at: Annotated[datetime.datetime, Meta(tz=True)]
     state: Literal["current", "previous", "destroyed"]
+    destroyed_after: Annotated[datetime.datetime, Meta(tz=True)] | UnsetType = UNSET
 
 
 class DeleteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -1,6 +1,6 @@
 # What roles are for.
 #   admin      everything in its tenant
-#   operator   connections, routes, operations, health, metrics, dead events and all actions; reads the rest of administration
+#   operator   connections, routes, rotations of secrets, operations, health, metrics, dead events and all actions; reads the rest of administration
 #   developer  actions of providers and services; no administration
 #   agent      as developer, within agents.rego
 #   service    the layer's own services: actions, no administration
@@ -11,7 +11,7 @@ import rego.v1
 callers := {"admin", "operator", "developer", "agent", "service"}
 
 # Areas of administration that operators change.
-operated := {"connections", "routes", "operations", "metrics", "health", "outbox", "consents"}
+operated := {"connections", "routes", "secret_schedules", "operations", "metrics", "health", "outbox", "consents"}
 
 grants contains concat(" ", ["role", role]) if {
 	some role in input.actor.roles

@@ -24,6 +24,8 @@ from erp.contracts.models.secrets import (
     ListResult,
     ListVersionsRequest,
     ListVersionsResult,
+    NewestRequest,
+    NewestResult,
     PutRequest,
     PutResult,
     RotateRequest,
@@ -122,12 +124,17 @@ class AwsSecrets:
 
     async def get(self, request: GetRequest, context: CallContext) -> GetResult:
         params = {} if request.version is UNSET else {"VersionId": _version_id(request.version)}
+        if request.version_id is not UNSET:
+            params = {"VersionId": request.version_id}
         found = await self._read("GetSecretValue", request.path, context, **params)
         if found is None or "SecretString" not in found:
             raise _absent(request.path)
         return GetResult(value=found["SecretString"])
 
     async def rotate(self, request: RotateRequest, context: CallContext) -> RotateResult:
+        if request.overlap_seconds is not UNSET:
+            message = "AWS itself decides when older versions go; leave overlap_seconds out."
+            raise ProviderError(ErrorCode.UNSUPPORTED, message)
         async with self._turn(request.path):
             facts = await self._described(request.path, context)
             if facts is None or facts.get("DeletedDate"):
@@ -135,6 +142,14 @@ class AwsSecrets:
             version = await self._stored(request.path, request.value, facts, context)
         context.emit("rotated", {"path": request.path, "version": version}, key=request.path)
         return RotateResult(version=version, reference=self._reference(request.path, version))
+
+    async def newest(self, request: NewestRequest, context: CallContext) -> NewestResult:
+        facts = await self._described(request.path, context)
+        stages = {} if facts is None or facts.get("DeletedDate") else facts.get("VersionIdsToStages", {})
+        current = next((name for name, labels in stages.items() if CURRENT in labels), None)
+        if current is None:
+            raise _absent(request.path)
+        return NewestResult(version_id=current)
 
     async def list(self, request: ListRequest, context: CallContext) -> ListResult:
         after = "" if request.cursor is UNSET else request.cursor

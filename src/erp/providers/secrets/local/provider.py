@@ -15,6 +15,8 @@ from erp.contracts.models.secrets import (
     ListResult,
     ListVersionsRequest,
     ListVersionsResult,
+    NewestRequest,
+    NewestResult,
     PutRequest,
     PutResult,
     RotateRequest,
@@ -42,7 +44,8 @@ class LocalSecrets:
 
     translate: ClassVar[ErrorTable] = {}
 
-    def __init__(self, config: Config, context: OpenContext) -> None:  # noqa: ARG002  (nothing to configure)
+    def __init__(self, config: Config, context: OpenContext) -> None:
+        self._overlap_seconds = config["overlap_seconds"]
         self._vault = context.vault
         self._tenant = context.tenant
 
@@ -63,13 +66,23 @@ class LocalSecrets:
 
     async def get(self, request: GetRequest, context: CallContext) -> GetResult:  # noqa: ARG002
         version = None if request.version is UNSET else request.version
+        if request.version_id is not UNSET:
+            version = _number(request.version_id)
         return GetResult(value=await self._vault.get(self._tenant, SPACE + request.path, version))
 
     async def rotate(self, request: RotateRequest, context: CallContext) -> RotateResult:
         await self._versions(request.path)
-        version = await self._vault.put(self._tenant, SPACE + request.path, request.value)
+        overlap = self._overlap_seconds if request.overlap_seconds is UNSET else request.overlap_seconds
+        path = SPACE + request.path
+        version = await self._vault.put(self._tenant, path, request.value, overlap_seconds=overlap)
         context.emit("rotated", {"path": request.path, "version": version}, key=request.path)
         return RotateResult(version=version, reference=_reference(request.path, version))
+
+    async def newest(self, request: NewestRequest, context: CallContext) -> NewestResult:  # noqa: ARG002
+        version = await self._vault.newest(self._tenant, SPACE + request.path)
+        if version is None:
+            raise _absent(request.path)
+        return NewestResult(version_id=str(version))
 
     async def list(self, request: ListRequest, context: CallContext) -> ListResult:  # noqa: ARG002
         found = sorted(
@@ -88,8 +101,9 @@ class LocalSecrets:
             versions=[
                 VersionFacts(
                     version=item.version,
-                    created_at=datetime.datetime.fromisoformat(item.created_at),
+                    created_at=_moment(item.created_at),
                     state=item.state,
+                    destroyed_after=UNSET if item.destroyed_after is None else _moment(item.destroyed_after),
                 )
                 for item in found
             ]
@@ -98,11 +112,25 @@ class LocalSecrets:
     async def _versions(self, path: str) -> Sequence[SecretVersion]:
         found = await self._vault.versions(self._tenant, SPACE + path)
         if not any(item.state == "current" for item in found):
-            raise ProviderError(ErrorCode.NOT_FOUND, f"There is no secret {path!r}.")
+            raise _absent(path)
         return found
 
     async def delete(self, request: DeleteRequest, context: CallContext) -> DeleteResult:  # noqa: ARG002
         return DeleteResult(deleted=await self._vault.delete(self._tenant, SPACE + request.path))
+
+
+def _number(version_id: str) -> int:
+    if not version_id.isdecimal():
+        raise ProviderError(ErrorCode.NOT_FOUND, f"There is no version {version_id[:50]!r}.")
+    return int(version_id)
+
+
+def _absent(path: str) -> ProviderError:
+    return ProviderError(ErrorCode.NOT_FOUND, f"There is no secret {path!r}.")
+
+
+def _moment(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text)
 
 
 def _reference(path: str, version: int) -> str:

@@ -18,6 +18,8 @@ from erp.contracts.models.secrets import (
     ListResult,
     ListVersionsRequest,
     ListVersionsResult,
+    NewestRequest,
+    NewestResult,
     PutRequest,
     PutResult,
     RotateRequest,
@@ -120,7 +122,7 @@ class VaultSecrets:
         return PutResult(version=version, reference=self._reference(request.path, version))
 
     async def get(self, request: GetRequest, context: CallContext) -> GetResult:
-        query = "" if request.version is UNSET else f"?version={request.version}"
+        query = f"?version={wanted}" if (wanted := _version(request)) else ""
         reply = await self._ask("GET", f"data/{self._at(request.path)}", context, query=query)
         if reply.status == _NOT_FOUND:
             raise _absent(request.path)
@@ -131,12 +133,22 @@ class VaultSecrets:
         return GetResult(value=value)
 
     async def rotate(self, request: RotateRequest, context: CallContext) -> RotateResult:
+        if request.overlap_seconds is not UNSET:
+            message = "Versions are destroyed here as max_versions says; leave overlap_seconds out."
+            raise ProviderError(ErrorCode.UNSUPPORTED, message)
         facts = await self._metadata(request.path, context)
         if _state_of(facts, facts["current_version"]) != "current":
             raise _absent(request.path)
         version = await self._stored(request.path, request.value, facts["current_version"], context)
         context.emit("rotated", {"path": request.path, "version": version}, key=request.path)
         return RotateResult(version=version, reference=self._reference(request.path, version))
+
+    async def newest(self, request: NewestRequest, context: CallContext) -> NewestResult:
+        facts = await self._metadata(request.path, context)
+        number = facts["current_version"]
+        if _state_of(facts, number) != "current":
+            raise _absent(request.path)
+        return NewestResult(version_id=f"{number} {facts['versions'][str(number)]['created_time']}")
 
     async def list(self, request: ListRequest, context: CallContext) -> ListResult:
         after = "" if request.cursor is UNSET else request.cursor
@@ -243,6 +255,16 @@ def _folder(config: Config, context: OpenContext) -> str:
 
 def _safe(name: str) -> str:
     return name if _SAFE.fullmatch(name) else f"_{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+
+
+def _version(request: GetRequest) -> int | None:
+    """Return the number that is asked for. In a name the time tells versions apart of a secret that was made anew."""
+    if request.version_id is UNSET:
+        return None if request.version is UNSET else request.version
+    number = request.version_id.partition(" ")[0]
+    if not number.isdecimal() or int(number) == 0:
+        raise _absent(request.path)
+    return int(number)
 
 
 def _state_of(facts: Mapping[str, Any], number: int) -> Any:

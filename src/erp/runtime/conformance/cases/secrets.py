@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 from typing import Any
 
 from erp.runtime.conformance.bench import Bench, require
@@ -165,3 +166,43 @@ async def rotating_is_announced(bench: Bench) -> None:
     await bench.call("rotate", {"path": path, "value": "new"})
     emitted = bench.emitted()
     require(emitted == [("rotated", {"path": path, "version": 2})], f"announced {emitted}")
+
+
+@case("SECRET-40", capability="overlap")
+async def the_versions_before_a_rotation_are_to_be_destroyed(bench: Bench) -> None:
+    """With ``overlap_seconds`` the version before MUST stay readable and be listed with when it is destroyed, no earlier."""
+    path = bench.unique("overlapping")
+    await bench.call("put", {"path": path, "value": "old"})
+    began = datetime.datetime.now(datetime.UTC)
+    await bench.call("rotate", {"path": path, "value": "new", "overlap_seconds": 3600})
+    require(await _value(bench, path, 1) == "old", "the version before is not readable")
+    old, new = (await bench.call("list_versions", {"path": path}))["versions"]
+    due = datetime.datetime.fromisoformat(old.get("destroyed_after", "0001-01-01T00:00:00Z"))
+    require(due >= began + datetime.timedelta(seconds=3600), f"the version before is destroyed after {due}")
+    require("destroyed_after" not in new, "the new version is to be destroyed")
+
+
+@case("SECRET-41", without="overlap")
+async def an_overlap_that_is_not_kept_is_refused(bench: Bench) -> None:
+    """Without the capability ``rotate`` MUST refuse ``overlap_seconds`` with ``unsupported`` and store nothing."""
+    if "rotate" not in {one.name for one in bench.host.catalog.actions_of(bench.manifest)}:
+        return
+    path = bench.unique("unchanged")
+    await bench.call("put", {"path": path, "value": "old"})
+    await bench.refused("unsupported", "rotate", {"path": path, "value": "new", "overlap_seconds": 60})
+    require(await _value(bench, path) == "old", "a refused rotation was stored")
+
+
+@case("SECRET-50", capability="following")
+async def the_newest_version_can_be_named(bench: Bench) -> None:
+    """``newest`` MUST name another version after every change, the same one until then, and ``get`` MUST read it by that."""
+    path = bench.unique("followed")
+    named: list[str] = []
+    for value in ("first", "second"):
+        await bench.call("put", {"path": path, "value": value})
+        named += [(await bench.call("newest", {"path": path}))["version_id"] for _ in range(2)]
+    require(named[0] == named[1] != named[2] == named[3], f"named {named}")
+    for name, value in ((named[0], "first"), (named[2], "second")):
+        found = (await bench.call("get", {"path": path, "version_id": name}))["value"]
+        require(found == value, f"the version named {name!r} is another")
+    await bench.refused("not_found", "newest", {"path": bench.unique("unknown")})
