@@ -19,6 +19,7 @@ from erp.control_plane.directory import Directory
 from erp.control_plane.elevations import Elevations
 from erp.control_plane.journal import GroupCommitJournal
 from erp.control_plane.key_uses import KeyUses
+from erp.control_plane.open_work import StoredOpenWork
 from erp.control_plane.operations import StoredOperations
 from erp.control_plane.outbox import Outbox
 from erp.control_plane.people_tables import key_rates
@@ -66,6 +67,7 @@ class ControlPlane:
         self.retention = AuditRetention(database)
         self.secrets = SecretRows(database, self.revisions)
         self.reminders = StoredReminders(database)
+        self.open_work = StoredOpenWork(database)
         self.routes = StoredRoutes(database, self.revisions)
         self.operations = StoredOperations(database)
         self.policies = StoredPolicies(database, self.revisions)
