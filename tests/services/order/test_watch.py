@@ -46,16 +46,17 @@ async def test_a_tenant_is_noted_before_its_order_is_written(
 
 
 async def test_an_order_is_not_accepted_when_its_tenant_cannot_be_noted(
-    service: OrderService, follow_up: OrderFollowUp, tenant: Tenant
+    service: OrderService, tenant: Tenant, open_work: StoredOpenWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Away(StoredOpenWork):
-        async def mark(self, service: str, tenant: str) -> None:
-            raise refusal(ErrorCode.UNAVAILABLE, "the control plane is away")
+    async def away(service: str, tenant: str) -> None:
+        raise refusal(ErrorCode.UNAVAILABLE, "the control plane is away")
 
-    follow_up.watch = Watch(Away(None))  # type: ignore[arg-type]  (never reached)
-    with pytest.raises(ProviderError, match="the control plane is away"):
-        await service.submit(new_order(), tenant.context())
+    with monkeypatch.context() as broken:
+        broken.setattr(open_work, "mark", away)
+        with pytest.raises(ProviderError, match="the control plane is away"):
+            await service.submit(new_order(), tenant.context())
     assert await tenant.rows("select name from sqlite_master") == []
+    assert (await service.submit(new_order(), tenant.context())).created
 
 
 async def test_orders_within_a_minute_share_a_mark_and_a_later_one_makes_its_own(
@@ -133,7 +134,7 @@ async def test_a_mark_made_meanwhile_keeps_the_tenant(open_work: StoredOpenWork)
 
 async def test_a_new_mark_begins_its_own_while(open_work: StoredOpenWork, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(watch_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr("erp.services.order.watch.time.monotonic", lambda: now)
     watch = Watch(open_work, quiet_seconds=180.0)
     await open_work.mark("order", "acme")
     await watch.tenants()
