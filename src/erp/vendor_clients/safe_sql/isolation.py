@@ -9,7 +9,7 @@ replaced, so that one out of its scope cannot mean a table.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,11 +63,15 @@ class Isolation:
         relations: Mapping[str, Relation],
         functions: Collection[str],
         row_sources: Collection[str] = (),
+        *,
+        respelled: Callable[[exp.Expr], exp.Expr] | None = None,
     ) -> None:
+        """``respelled`` says in the engine's words what the parser would write otherwise."""
         self.dialect = dialect
         self.relations = relations
         self._functions = frozenset(functions)
         self._row_sources = frozenset(row_sources)
+        self._respelled = respelled
         self._is_shared = any(relation.tenant_column for relation in relations.values())
         self._cache: OrderedDict[tuple[bool, str], Confined] = OrderedDict()
 
@@ -100,6 +104,8 @@ class Isolation:
                 self._replace(table)
         if target is not None:
             self._confine(tree, target)
+        if self._respelled is not None:
+            tree = self._respelled(tree)
         text = written(tree, self.dialect)
         proof.check(text, self.dialect, self.relations, CTE, self._row_sources)
         if target is None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from erp.providers.db.mysql.spelling import respelled
 from erp.vendor_clients.row_security.mysql import Found
 from erp.vendor_clients.safe_sql.isolation import Isolation
 from erp.vendor_clients.safe_sql.relations import TENANT, Relation, folded
@@ -36,7 +37,7 @@ class Confining:
         """With ``tables`` only these of the pool can be named."""
         names = [name for name in found.columns if name in found.isolated or name in found.shared]
         relations = {folded(name): _relation(views, name, found) for name in names if tables is None or name in tables}
-        self._isolation = Isolation("mysql", relations, functions)
+        self._isolation = Isolation("mysql", relations, functions, respelled=respelled)
         self._tenant = tenant
 
     def confined(self, made: Placed, sql: str, *, writes: bool) -> Arranged:
