@@ -1,4 +1,4 @@
-"""Which tenants may have work that a service has begun for them and not ended. Implements ``ports.OpenWork``.
+"""Which tenants may have work that a service has begun for them and not ended.
 
 The work itself stands in the tenant's own database; this says where to look, so that a process that starts, or goes on
 for one that died, need not open the database of every tenant there is.

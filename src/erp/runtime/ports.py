@@ -146,19 +146,6 @@ class Reminders(Protocol):
         """End the lease of what ``claim`` returned and remind again at ``due``; None: only when asked again."""
 
 
-class OpenWork(Protocol):
-    """Tenants for which a service may have begun something that it has not ended, kept through restarts."""
-
-    async def mark(self, service: str, tenant: str) -> None:
-        """Note the tenant under a mark that was never there before; durable when this returns."""
-
-    async def marks(self, service: str) -> Mapping[str, str]:
-        """Return the mark of every tenant noted for ``service``."""
-
-    async def clear(self, service: str, tenant: str, mark: str) -> None:
-        """Forget the tenant, unless it was marked again since ``mark``."""
-
-
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
     """A tenant's configured provider. ``revision`` changes with every change of it."""
 
@@ -385,7 +372,6 @@ __all__ = [
     "LinkMaker",
     "LinkPurpose",
     "Links",
-    "OpenWork",
     "Operations",
     "OutboxEvent",
     "Policy",

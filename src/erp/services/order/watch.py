@@ -10,10 +10,9 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-
-from erp.runtime.ports import OpenWork
+from typing import Protocol
 
 SERVICE = "order"
 FRESH_SECONDS = 60.0
@@ -21,6 +20,19 @@ FRESH_SECONDS = 60.0
 QUIET_SECONDS = 180.0
 """How long a mark has to stand before its tenant is forgotten. More than ``FRESH_SECONDS``: by then no order that was
 accepted on its strength can still be unwritten."""
+
+
+class OpenWork(Protocol):
+    """Tenants for which a service may have begun something that it has not ended, kept through restarts."""
+
+    async def mark(self, service: str, tenant: str) -> None:
+        """Note the tenant under a mark that was never there before; durable when this returns."""
+
+    async def marks(self, service: str) -> Mapping[str, str]:
+        """Return the mark of every tenant noted for ``service``."""
+
+    async def clear(self, service: str, tenant: str, mark: str) -> None:
+        """Forget the tenant, unless it was marked again since ``mark``."""
 
 
 @dataclass(slots=True)
