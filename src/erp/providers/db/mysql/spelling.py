@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sqlglot import exp
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlglot import exp
 
 
 def respelled(tree: exp.Expr) -> exp.Expr:
@@ -11,6 +14,8 @@ def respelled(tree: exp.Expr) -> exp.Expr:
 
 
 def _respelled(node: exp.Expr) -> exp.Expr:
+    from sqlglot import exp
+
     if isinstance(node, exp.RegexpLike) and node.args.get("flag") is None:
         # ``a RLIKE b`` would become REGEXP_LIKE, which MariaDB has not.
         found = exp.Anonymous(this="REGEXP_INSTR", expressions=[node.this, node.expression])
