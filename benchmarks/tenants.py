@@ -5,8 +5,7 @@ Usage: python benchmarks/tenants.py [--provider storage/filesystem] [--config FI
 Calls go round the tenants, some of whom are active at a time. Every tenant's connection has the settings in FILE (JSON, in
 which {tenant} stands for the tenant's name); none for an embedded provider. Prints open providers, file descriptors and
 resident memory in between. Exits with 1 when more providers are open than were used lately, when memory grows after the
-first round by more than 16 MiB, or when anything stays open in the end. Providers of ``db`` miss that: every half minute
-the order service looks into the database of every tenant for what it has left undone, which keeps it open.
+first round by more than 16 MiB, or when anything stays open in the end.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ from erp.runtime.hot_swap import HotSwap
 from erp.runtime.observation import Observer
 from erp.runtime.operations import OperationRunner
 from erp.runtime.plan import PlanBook
-from erp.runtime.pool import ProviderPool, safe_name
+from erp.runtime.pool import ProviderPool
 from erp.runtime.rotation import Rotation, RotationSettings
 from erp.runtime.routes import RouteBook
 from erp.runtime.service_calls import service_context
@@ -78,6 +78,7 @@ from erp.security.tokens import Tokens
 from erp.security.vault import EnvelopeVault
 from erp.services.order.follow_up import OrderFollowUp
 from erp.services.order.service import OrderService
+from erp.services.order.watch import Watch
 from erp.telemetry.call_log import CallLog
 from erp.telemetry.call_metrics import CallMetrics
 from erp.telemetry.trace import Spans
@@ -214,7 +215,7 @@ class Layer:
         self.rotation = self._rotation()
         self.retirement = self._retirement()
         self.scheduled_rotation = ScheduledRotation(control.secret_schedules, self.calls, self.journal)
-        self.follow_up = OrderFollowUp(context_for=self._order_context, tenants=self._tenants)
+        self.follow_up = OrderFollowUp(context_for=self._order_context, watch=Watch(control.open_work))
         self.plans.add_service("order", OrderService(self.follow_up))
         self.caretaker = Caretaker(reminders=control.reminders, plans=self.plans, pool=self.pool, journal=self.journal)
         self.feed = EventFeed(control.outbox.after, control.outbox.end)
@@ -345,15 +346,6 @@ class Layer:
 
     def _order_context(self, tenant: str) -> CallContext:
         return service_context(self.calls, self.journal, service="order", tenant=tenant, seconds=FOLLOW_UP_SECONDS)
-
-    async def _tenants(self) -> list[str]:
-        """Return the tenants that have a database: only they can have open orders."""
-        found = []
-        for tenant in await self.control.tenants.ids():
-            used = self.settings.data_dir / "tenants" / safe_name(tenant) / "db"
-            if used.exists() or await self.control.connections.list(tenant, domain="db"):
-                found.append(tenant)
-        return found
 
     async def _evict(self) -> None:
         while True:

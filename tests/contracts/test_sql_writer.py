@@ -16,7 +16,9 @@ def test_every_database_publishes_its_sql() -> None:
 
 
 def test_what_no_engine_has_answered_is_declared() -> None:
-    proof = {"db/sqlite": {"transactions": "P4"}}
+    proof = {
+        "db/sqlite": {"levels": {"transactions": "P4", "streaming": "P2"}, "date": "2026-11-29", "server": "SQLite"}
+    }
     (line,) = [line for line in page(AUTHORED, proof).splitlines() if line.startswith("| Proven |")]
     cells = dict(zip(DATABASES, [cell.strip() for cell in line.split("|")[2:-1]], strict=True))
     assert cells == {ref: "P4" if ref == "db/sqlite" else "declared" for ref in DATABASES}

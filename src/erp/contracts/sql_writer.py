@@ -25,7 +25,7 @@ def page(authored: Authored, proof: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the page, without the note that it is generated; ``proof`` is the ledger."""
     found = {ref: item["sql"] for ref, item in authored.manifests.items() if "sql" in item}
     schema = authored.schemas["provider_manifest"]["properties"]["sql"]["properties"]
-    proven = "| Proven | " + " | ".join(_proven(proof.get(ref, {})) for ref in found) + " |"
+    proven = "| Proven | " + " | ".join(_proven(proof.get(ref, {}).get("levels", {})) for ref in found) + " |"
     lines = [_INTRODUCTION, *_table("What", found, _facts()), proven]
     lines += ["", "## Types", "", schema["types"]["description"], ""]
     kinds = {
@@ -55,8 +55,8 @@ def _facts() -> Mapping[str, Callable[[dict[str, Any]], str]]:
     }
 
 
-def _proven(levels: Mapping[str, Any]) -> str:
-    return max((str(level) for level in levels.values()), default="declared")
+def _proven(levels: Mapping[str, str]) -> str:
+    return max(levels.values(), default="declared")
 
 
 def _bytes(length: int | None) -> str:

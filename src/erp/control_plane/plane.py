@@ -19,6 +19,7 @@ from erp.control_plane.directory import Directory
 from erp.control_plane.elevations import Elevations
 from erp.control_plane.journal import GroupCommitJournal
 from erp.control_plane.key_uses import KeyUses
+from erp.control_plane.open_work import StoredOpenWork
 from erp.control_plane.operations import StoredOperations
 from erp.control_plane.outbox import Outbox
 from erp.control_plane.people_tables import key_rates
@@ -70,6 +71,7 @@ class ControlPlane:
         self.retirements = Retirements(database, self.revisions)
         self.secret_schedules = SecretSchedules(database)
         self.reminders = StoredReminders(database)
+        self.open_work = StoredOpenWork(database)
         self.routes = StoredRoutes(database, self.revisions)
         self.operations = StoredOperations(database)
         self.policies = StoredPolicies(database, self.revisions)

@@ -343,6 +343,15 @@ reminders = sa.Table(
     comment="runs_at: wanted_at, or the end of the lease when that is later",
 )
 
+open_work = sa.Table(
+    "open_work",
+    metadata,
+    _owner(),
+    _text("service", key=True),
+    _text("mark"),
+    comment="mark: another one each time, so that only what nobody marked meanwhile is cleared",
+)
+
 policies = sa.Table(
     "policies",
     metadata,

@@ -58,7 +58,7 @@ async def caller(opened: Any, call_context: Any) -> Caller:
 
 async def _emptied(caller: Caller) -> None:
     """Drop what earlier tests have left; a table that others refer to can go when they are gone."""
-    tables = []
+    tables: list[api.Table] = []
     for _ in range(5):
         tables = (await caller.database.metadata(api.MetadataRequest(), caller.context)).tables
         for table in tables:

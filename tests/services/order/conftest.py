@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -13,6 +14,10 @@ import pytest
 from tests.services.order.tenant import Tenant
 
 from erp.contracts.models import ai, integration
+from erp.control_plane.database import Database
+from erp.control_plane.open_work import StoredOpenWork
+from erp.control_plane.revisions import Revisions
+from erp.control_plane.tenants import Tenants
 from erp.errors import ProviderError
 from erp.providers.db.sqlite.provider import SqliteDatabase
 from erp.runtime.context import Actor, CallContext
@@ -20,6 +25,7 @@ from erp.runtime.spi import OpenContext
 from erp.services.order import follow_up as follow_up_module
 from erp.services.order.follow_up import OrderFollowUp
 from erp.services.order.service import OrderService
+from erp.services.order.watch import Watch
 
 
 @dataclass
@@ -27,6 +33,7 @@ class World:
     """What the service reaches, and what it did there."""
 
     database: SqliteDatabase
+    open_work: StoredOpenWork
     triggers: list[tuple[str | None, Any]] = field(default_factory=list)
     delivered: set[str] = field(default_factory=set)
     """What a receiver that deduplicates by key has seen."""
@@ -79,10 +86,20 @@ class World:
 
 
 @pytest.fixture
-async def world(open_context: OpenContext) -> AsyncIterator[World]:
+async def open_work(migrated_file: Path, tmp_path: Path) -> AsyncIterator[StoredOpenWork]:
+    """The control plane's memory of tenants with open orders."""
+    database = Database.in_file(Path(shutil.copy(migrated_file, tmp_path / "control.db")))
+    for name in ("acme", "globex"):
+        await Tenants(database, Revisions(database)).create(name)
+    yield StoredOpenWork(database)
+    await database.close()
+
+
+@pytest.fixture
+async def world(open_context: OpenContext, open_work: StoredOpenWork) -> AsyncIterator[World]:
     database = SqliteDatabase({}, open_context)
     await database.open()
-    yield World(database)
+    yield World(database, open_work)
     await database.close()
 
 
@@ -101,10 +118,7 @@ class Running:
 
 
 async def start(world: World) -> Running:
-    async def tenants() -> list[str]:
-        return ["acme"]
-
-    follow_up = OrderFollowUp(context_for=world.context, tenants=tenants, sweep_seconds=30)
+    follow_up = OrderFollowUp(context_for=world.context, watch=Watch(world.open_work), sweep_seconds=30)
     return Running(world, OrderService(follow_up), follow_up, asyncio.create_task(follow_up.run()))
 
 
@@ -147,13 +161,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def follow_up(tenant: Tenant, impatient: None) -> OrderFollowUp:
+def follow_up(tenant: Tenant, open_work: StoredOpenWork, impatient: None) -> OrderFollowUp:
     """Not running: a test starts it when it wants to."""
-
-    async def tenants() -> list[str]:
-        return ["acme"]
-
-    return OrderFollowUp(context_for=tenant.context, tenants=tenants, sweep_seconds=0.02)
+    return OrderFollowUp(context_for=tenant.context, watch=Watch(open_work), sweep_seconds=0.02)
 
 
 @pytest.fixture

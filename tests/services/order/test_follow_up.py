@@ -12,10 +12,12 @@ from tests.services.order.tenant import Tenant, new_order, refusal, settled, unt
 from erp.contracts.models import integration as peer
 from erp.contracts.models import order as api
 from erp.contracts.models.errors import ErrorCode
+from erp.control_plane.open_work import StoredOpenWork
 from erp.services.order import follow_up as follow_up_module
 from erp.services.order import store
 from erp.services.order.follow_up import AT_ONCE_PER_TENANT, MAX_ATTEMPTS, OrderFollowUp
 from erp.services.order.service import OrderService
+from erp.services.order.watch import Watch
 
 pytestmark = pytest.mark.anyio
 UNAVAILABLE = ErrorCode.UNAVAILABLE
@@ -178,14 +180,11 @@ async def test_an_order_cancelled_early_is_announced_twice_and_nobody_acts_on_it
 
 
 async def test_orders_a_process_left_behind_are_found_by_the_sweep(
-    service: OrderService, tenant: Tenant, impatient: None
+    service: OrderService, tenant: Tenant, open_work: StoredOpenWork, impatient: None
 ) -> None:
     ids = [await submitted(service, tenant, f"PO-{number}") for number in range(12)]
 
-    async def tenants() -> list[str]:
-        return ["acme"]
-
-    later = OrderFollowUp(context_for=tenant.context, tenants=tenants)
+    later = OrderFollowUp(context_for=tenant.context, watch=Watch(open_work))
     task = asyncio.create_task(later.run())
     for id_ in ids:
         assert (await settled(service, tenant, id_))["integration"][0] == "done"
@@ -194,13 +193,13 @@ async def test_orders_a_process_left_behind_are_found_by_the_sweep(
     assert len(tenant.triggers) == 12
 
 
-async def test_two_processes_never_try_a_step_twice(service: OrderService, tenant: Tenant, impatient: None) -> None:
+async def test_two_processes_never_try_a_step_twice(
+    service: OrderService, tenant: Tenant, open_work: StoredOpenWork, impatient: None
+) -> None:
     ids = [await submitted(service, tenant, f"PO-{number}") for number in range(6)]
-
-    async def tenants() -> list[str]:
-        return ["acme"]
-
-    processes = [OrderFollowUp(context_for=tenant.context, tenants=tenants, sweep_seconds=0.001) for _ in range(3)]
+    processes = [
+        OrderFollowUp(context_for=tenant.context, watch=Watch(open_work), sweep_seconds=0.001) for _ in range(3)
+    ]
     tasks = [asyncio.create_task(process.run()) for process in processes]
     for id_ in ids:
         steps = await settled(service, tenant, id_)
@@ -253,11 +252,10 @@ async def test_submitting_again_does_not_shorten_the_pause_of_a_failing_step(
     ]
 
 
-async def test_a_tenant_whose_peer_hangs_leaves_room_for_others(tenant: Tenant, impatient: None) -> None:
-    async def no_sweeps() -> list[str]:
-        return []
-
-    follow_up = OrderFollowUp(context_for=tenant.context, tenants=no_sweeps)
+async def test_a_tenant_whose_peer_hangs_leaves_room_for_others(
+    tenant: Tenant, open_work: StoredOpenWork, impatient: None
+) -> None:
+    follow_up = OrderFollowUp(context_for=tenant.context, watch=Watch(open_work))
     service = OrderService(follow_up)
     released = asyncio.Event()
     tenant.during_trigger = released.wait
@@ -288,7 +286,8 @@ async def test_a_database_that_is_away_for_a_while_is_waited_for(
     await task
 
 
-async def test_a_sweep_makes_no_tables(tenant: Tenant, at_work: OrderFollowUp) -> None:
+async def test_a_sweep_makes_no_tables(tenant: Tenant, open_work: StoredOpenWork, at_work: OrderFollowUp) -> None:
+    await open_work.mark("order", "acme")
     await until(lambda: len(tenant.statements) >= 3)
     assert await tenant.rows("select name from sqlite_master") == []
 

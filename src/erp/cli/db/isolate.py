@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -12,14 +11,13 @@ import typer
 if TYPE_CHECKING:
     from erp.vendor_clients.row_security.names import TableName
 
-URL = "ERP_ISOLATE_URL"
-
 
 class Dialect(StrEnum):
     """Engines that keep rows apart by themselves."""
 
     postgres = "postgres"
     mssql = "mssql"
+    mysql = "mysql"
 
 
 def isolate(
@@ -38,10 +36,14 @@ def isolate(
         list[str] | None,
         typer.Option(help="NAME:DIMENSIONS of vectors to make a shared table for.", show_default=False),
     ] = None,
-    schema: Annotated[str, typer.Option(help="Of tables without one; dbo is usual for mssql.")] = "public",
+    schema: Annotated[
+        str, typer.Option(help="Of tables without one; dbo is usual for mssql, for mysql it is the database.")
+    ] = "public",
     dialect: Annotated[Dialect, typer.Option(help="Whose statements.")] = Dialect.postgres,
-    apply: Annotated[bool, typer.Option("--apply", help="Run the statements, all or none (postgres).")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Look whether tenants are kept apart (postgres).")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Run the statements (postgres: all or none; mysql).")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Look whether tenants are kept apart (postgres, mysql).")
+    ] = False,
 ) -> None:
     """Print, run or check what keeps the tenants of shared tables apart.
 
@@ -49,8 +51,8 @@ def isolate(
 
     Example: erp db isolate orders sales.items --column tenant --role erp_app --apply --check
     """
-    if (apply or check) and dialect is not Dialect.postgres:
-        _fail("only postgres can be applied and checked; run the printed statements yourself")
+    if (apply or check) and dialect is Dialect.mssql:
+        _fail("mssql can be neither applied nor checked; run the printed statements yourself")
     try:
         named = [*_named(tables, schema)], [*_named(shared, schema)], collection or []
         statements = _statements(dialect, *named, (schema, column, role))
@@ -59,15 +61,21 @@ def isolate(
     if not statements and not check:
         _fail("name a table, or --check")
     if not apply and statements:
-        end = ";" if dialect is Dialect.postgres else "\nGO"
+        end = "\nGO" if dialect is Dialect.mssql else ";"
         typer.echo("\n".join(f"{statement}{end}" for statement in statements))
     if apply or check:
-        _hold(statements if apply else [], role, check=check)
+        _hold(dialect, statements if apply else [], (schema, role), check=check)
 
 
-def _hold(statements: list[str], role: str, *, check: bool) -> None:
+def _hold(dialect: Dialect, statements: list[str], names: tuple[str, str], *, check: bool) -> None:
     """Run and check on the server; end with status 1 when something is wrong."""
-    problems = asyncio.run(_on_server(statements, role, check=check))
+    from erp.cli.db.servers import on_mariadb, on_postgres
+
+    schema, role = names
+    if dialect is Dialect.mysql:
+        problems = asyncio.run(on_mariadb(statements, schema, check=check))
+    else:
+        problems = asyncio.run(on_postgres(statements, role, check=check))
     for problem in problems:
         typer.echo(f"erp: {problem}", err=True)
     if problems:
@@ -91,6 +99,8 @@ def _statements(
     from erp.vendor_clients.row_security import mssql, postgres
 
     schema, column, role = names
+    if dialect is Dialect.mysql:
+        return _mariadb_statements(isolated, shared, collections, names)
     if dialect is Dialect.mssql:
         if shared or collections:
             message = "--shared and --collection are for postgres"
@@ -102,6 +112,20 @@ def _statements(
     return made + [one for text in collections for one in _collection(text, schema, role)]
 
 
+def _mariadb_statements(
+    isolated: list[TableName], shared: list[TableName], collections: list[str], names: tuple[str, str, str]
+) -> list[str]:
+    from erp.vendor_clients.row_security import mysql
+
+    schema, column, role = names
+    if collections or {table.schema for table in (*isolated, *shared)} - {schema}:
+        message = "--collection is for postgres" if collections else f"all tables have to be in {schema}: say --schema"
+        raise ValueError(message)
+    made = mysql.preparing(schema, role) if isolated or shared else []
+    made += [one for table in isolated for one in mysql.isolating(table, column, role)]
+    return made + [one for table in shared for one in mysql.sharing(table, role)]
+
+
 def _collection(text: str, schema: str, role: str) -> list[str]:
     from erp.vendor_clients.row_security import postgres
     from erp.vendor_clients.row_security.names import TableName, collection_table
@@ -111,30 +135,6 @@ def _collection(text: str, schema: str, role: str) -> list[str]:
         message = f"{text!r} is not NAME:DIMENSIONS, such as notes:384"
         raise ValueError(message)
     return postgres.collecting(TableName(schema, collection_table(name)), role, int(dimensions))
-
-
-async def _on_server(statements: list[str], role: str, *, check: bool) -> list[str]:
-    """Run the statements in one transaction, then look; return what is wrong."""
-    import asyncpg
-
-    from erp.vendor_clients.row_security.postgres import look
-
-    url = os.environ.get(URL)
-    if not url:
-        return [f"set {URL} to the address of the database, such as postgresql://owner:password@host/database"]
-    try:
-        connection = await asyncpg.connect(url, timeout=10)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-        return [f"the database of {URL} cannot be reached: {error or type(error).__name__}"]
-    try:
-        async with connection.transaction():
-            for statement in statements:
-                await connection.execute(statement)
-        return (await look(connection, role)).problems if check else []
-    except asyncpg.PostgresError as error:
-        return [f"{error}; nothing was changed"]
-    finally:
-        await connection.close()
 
 
 def _fail(message: str) -> NoReturn:

@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from erp.contracts.models.order import GetResult
 from erp.runtime.spi import CallContext, ErrorCode, ProviderError
@@ -21,9 +21,9 @@ from erp.services.order import steps, store
 from erp.services.order.agenda import Agenda, Key
 from erp.services.order.schema import FIRST_STEPS
 from erp.services.order.store import OpenStep, Settled
+from erp.services.order.watch import Watch
 
 ContextFor = Callable[[str], CallContext]
-Tenants = Callable[[], Awaitable[list[str]]]
 
 AT_ONCE = 32
 """Orders: most of the time of each is waiting, and what waits together shares commits."""
@@ -49,11 +49,11 @@ _jitter = random.SystemRandom()
 
 
 class OrderFollowUp:
-    """Works on open orders in the background: at once when nudged, and by sweeps of the tenants' databases."""
+    """Works on open orders in the background: at once when nudged, and by sweeps of the databases that may have some."""
 
-    def __init__(self, *, context_for: ContextFor, tenants: Tenants, sweep_seconds: float = SWEEP_SECONDS) -> None:
+    def __init__(self, *, context_for: ContextFor, watch: Watch, sweep_seconds: float = SWEEP_SECONDS) -> None:
+        self.watch = watch
         self._context_for = context_for
-        self._tenants = tenants
         self._sweep_seconds = sweep_seconds
         self._agenda = Agenda()
         self._working: dict[Key, asyncio.Task[None]] = {}
@@ -161,28 +161,38 @@ class OrderFollowUp:
             for tenant in await self._tenants_or_none():
                 try:
                     await self._sweep(tenant)
-                except store.StatementRefusedError:
-                    # No order was ever taken in there; tables are not made in a database that needs none.
-                    continue
                 except Exception as error:  # noqa: BLE001  (one tenant must not end the sweeps of all)
                     _log.warning("open orders of %s cannot be read: %s", tenant, error)
             await asyncio.sleep(self._sweep_seconds)
 
     async def _tenants_or_none(self) -> list[str]:
         try:
-            return await self._tenants()
+            return await self.watch.tenants()
         except Exception as error:  # noqa: BLE001  (the next sweep tries again)
             _log.warning("tenants cannot be listed: %s", error)
             return []
 
     async def _sweep(self, tenant: str) -> None:
-        open_orders = await store.open_orders(self._context_for(tenant), SWEPT_ORDERS)
         now = time.monotonic()
+        open_orders = await self._open_orders(tenant)
         for order_id, due_in in open_orders:
             key = (tenant, order_id)
             if key not in self._agenda and key not in self._working:
                 self._agenda.put(key, now + due_in)
         self._wake.set()
+        if not open_orders:
+            await self.watch.nothing_open(tenant, looked_at=now)
+
+    async def _open_orders(self, tenant: str) -> list[tuple[str, float]]:
+        try:
+            return await store.open_orders(self._context_for(tenant), SWEPT_ORDERS)
+        except store.StatementRefusedError:
+            # No order was ever taken in there; tables are not made in a database that needs none.
+            return []
+        except ProviderError as error:
+            if error.code is ErrorCode.UNSUPPORTED:  # the tenant has no database any more
+                return []
+            raise
 
     # -- one order -------------------------------------------------------------------------------
 

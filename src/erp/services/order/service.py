@@ -55,7 +55,8 @@ class OrderService:
 
     async def _take_in(self, request: SubmitRequest, order: PricedOrder, context: CallContext) -> SubmitResult:
         lease_seconds = self._follow_up.lease_seconds
-        recorded = await self._with_tables(context, lambda: _record(context, request, order, lease_seconds))
+        async with self._follow_up.watch.over(context.tenant):
+            recorded = await self._with_tables(context, lambda: _record(context, request, order, lease_seconds))
         id_ = written.order_id(context.tenant, request.customer_reference)
         created = recorded is not None
         status = "submitted" if created else (await store.load(context, id_)).status
@@ -81,13 +82,15 @@ class OrderService:
 
     async def cancel(self, request: CancelRequest, context: CallContext) -> CancelResult:
         order = await self._with_tables(context, lambda: store.load(context, request.order_id))
-        cancelled = order.status == "submitted" and await _cancel(context, request)
+        async with self._follow_up.watch.over(context.tenant):
+            cancelled = order.status == "submitted" and await _cancel(context, request)
         self._follow_up.nudge(context.tenant, order.order_id)
         return CancelResult(order_id=order.order_id, status="cancelled", cancelled=cancelled)
 
     async def retry(self, request: RetryRequest, context: CallContext) -> RetryResult:
         order = await self._with_tables(context, lambda: store.load(context, request.order_id))
-        retried = await store.reopen(context, order.order_id)
+        async with self._follow_up.watch.over(context.tenant):
+            retried = await store.reopen(context, order.order_id)
         self._follow_up.nudge(context.tenant, order.order_id)
         return RetryResult(order_id=order.order_id, retried=retried)
 
@@ -105,8 +108,10 @@ class OrderService:
         return await work()
 
     async def _make_tables(self, context: CallContext) -> None:
+        """Make them; have a look into the database too, which may have come back with open orders."""
         self._ready.discard(context.tenant)
-        await store.create_tables(context)
+        async with self._follow_up.watch.over(context.tenant):
+            await store.create_tables(context)
         self._ready.add(context.tenant)
 
 

@@ -2,6 +2,7 @@
 
 postgres   row-level security of PostgreSQL: statements, and a look at what is there
 mssql      security policies of SQL Server: statements
+mysql      views of MariaDB that compare with the login that asks: statements, and a look at what is there
 """
 
 SETTING = "erp.tenant"

@@ -9,7 +9,7 @@ replaced, so that one out of its scope cannot mean a table.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from erp.vendor_clients.safe_sql.statements import PARAMETER, parsed, refusal
 CACHED = 1000
 CTE = "erp_cte_"
 ROW_NUMBERS = frozenset({"rowid", "_rowid_", "oid", "ctid"})
+_NAMELESS = frozenset({"mysql"})
+"""Engines in which what is inserted into or deleted from has no other name, and VALUES cannot be selected from."""
 _TABLE_PARTS = frozenset({"this", "db", "alias", "joins"})
 
 
@@ -61,11 +63,15 @@ class Isolation:
         relations: Mapping[str, Relation],
         functions: Collection[str],
         row_sources: Collection[str] = (),
+        *,
+        respelled: Callable[[exp.Expr], exp.Expr] | None = None,
     ) -> None:
+        """``respelled`` says in the engine's words what the parser would write otherwise."""
         self.dialect = dialect
         self.relations = relations
         self._functions = frozenset(functions)
         self._row_sources = frozenset(row_sources)
+        self._respelled = respelled
         self._is_shared = any(relation.tenant_column for relation in relations.values())
         self._cache: OrderedDict[tuple[bool, str], Confined] = OrderedDict()
 
@@ -98,6 +104,8 @@ class Isolation:
                 self._replace(table)
         if target is not None:
             self._confine(tree, target)
+        if self._respelled is not None:
+            tree = self._respelled(tree)
         text = written(tree, self.dialect)
         proof.check(text, self.dialect, self.relations, CTE, self._row_sources)
         if target is None:
@@ -153,14 +161,15 @@ class Isolation:
 
     def _confine(self, tree: exp.Expr, target: exp.Table) -> None:
         relation = self._relation(target)
-        _keep_name(target)
+        if self.dialect not in _NAMELESS or isinstance(tree, exp.Update):
+            _keep_name(target)
         target.set("this", _identifier(relation.name))
         target.set("db", _identifier(relation.schema))
         if relation.tenant_column is None:
             return
         self._expand_returning(tree, relation)
         if isinstance(tree, exp.Insert):
-            _own_rows(tree, target, relation)
+            _own_rows(tree, target, relation, in_place=self.dialect in _NAMELESS)
         else:
             old = tree.args.get("where")
             owned = relation.condition(target.alias_or_name)
@@ -216,8 +225,11 @@ def _target(tree: exp.Expr) -> exp.Table | None:
     return table
 
 
-def _own_rows(tree: exp.Insert, target: exp.Table, relation: Relation) -> None:
-    """Give every new row the tenant's value: ``INSERT ... SELECT rows.*, :tenant FROM (rows)``."""
+def _own_rows(tree: exp.Insert, target: exp.Table, relation: Relation, *, in_place: bool) -> None:
+    """Give every new row the tenant's value: ``INSERT ... SELECT rows.*, :tenant FROM (rows)``.
+
+    ``in_place``: where VALUES stand, each row gets it there.
+    """
     named = [item.name for item in tree.this.expressions] if isinstance(tree.this, exp.Schema) else []
     columns = named or list(relation.columns)
     rows = tree.expression
@@ -225,14 +237,22 @@ def _own_rows(tree: exp.Insert, target: exp.Table, relation: Relation) -> None:
         raise refusal("The statement is not understood.", "must have VALUES or a SELECT with the new rows")
     if named and isinstance(rows, exp.Values) and any(len(row.expressions) != len(named) for row in rows.expressions):
         raise refusal("Each row needs a value for each column.", f"must have {len(named)} values in every row")
+    if in_place and isinstance(rows, exp.Values):
+        for row in rows.expressions:
+            row.append("expressions", exp.Placeholder(this=TENANT))
+    else:
+        tree.set("expression", _widened(rows))
+    _widen_conflict(tree, relation)
+    names = [*columns, relation.tenant_column or ""]
+    tree.set("this", exp.Schema(this=target, expressions=[_identifier(name) for name in names]))
+
+
+def _widened(rows: exp.Expr) -> exp.Select:
     source = exp.Subquery(this=rows.copy(), alias=exp.TableAlias(this=_identifier("erp_rows")))
     every = exp.Column(this=exp.Star(), table=_identifier("erp_rows"))
     chosen = exp.Select(expressions=[every, exp.Placeholder(this=TENANT)], where=exp.Where(this=exp.true()))
     chosen.set("from_", exp.From(this=source))
-    tree.set("expression", chosen)
-    _widen_conflict(tree, relation)
-    names = [*columns, relation.tenant_column or ""]
-    tree.set("this", exp.Schema(this=target, expressions=[_identifier(name) for name in names]))
+    return chosen
 
 
 def _widen_conflict(tree: exp.Insert, relation: Relation) -> None:

@@ -75,11 +75,16 @@ def _inserts_own(tree: exp.Insert, relation: Relation) -> bool:
     """Whether the last column is the tenant's and the last value of each row the tenant."""
     columns = [folded(item.name) for item in tree.this.expressions] if isinstance(tree.this, exp.Schema) else []
     rows = tree.expression
-    if not isinstance(rows, exp.Select) or not columns or columns.count(relation.tenant_column or "") != 1:
+    if columns.count(relation.tenant_column or "") != 1 or columns[-1] != relation.tenant_column:
         return False
-    last = rows.expressions[-1]
-    is_tenant = isinstance(last, exp.Placeholder) and last.this == TENANT
-    return is_tenant and len(rows.expressions) == 2 and columns[-1] == relation.tenant_column  # noqa: PLR2004
+    if isinstance(rows, exp.Values):
+        return all(len(row.expressions) == len(columns) and _ends_with_tenant(row) for row in rows.expressions)
+    return isinstance(rows, exp.Select) and len(rows.expressions) == 2 and _ends_with_tenant(rows)  # noqa: PLR2004
+
+
+def _ends_with_tenant(row: exp.Expr) -> bool:
+    last = row.expressions[-1]
+    return isinstance(last, exp.Placeholder) and last.this == TENANT
 
 
 def _is_limited(tree: exp.Expr, relation: Relation, dialect: str) -> bool:

@@ -308,7 +308,7 @@ async def test_a_failed_application_changes_nothing(bare: Shared) -> None:
     [
         (["a.b.c"], "is not a table"),
         ([], "name a table, or --check"),
-        (["stock", "--dialect", "mssql", "--apply"], "only postgres can be applied"),
+        (["stock", "--dialect", "mssql", "--apply"], "mssql can be neither applied nor checked"),
         (["--collection", "notes"], "is not NAME:DIMENSIONS"),
     ],
 )

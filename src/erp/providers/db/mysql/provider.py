@@ -5,14 +5,15 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from erp.contracts.models import db as api
 from erp.providers.db.mysql import catalogue
 from erp.providers.db.mysql.connecting import Endpoint
 from erp.providers.db.mysql.database import Database, Done, MysqlSession, columns_of, opened
 from erp.providers.db.mysql.failures import explained
-from erp.providers.db.mysql.statements import Change, Statements
+from erp.providers.db.mysql.functions import HARMLESS
+from erp.providers.db.mysql.statements import Change, Statements, arranged
 from erp.runtime.spi import (
     UNSET,
     CallContext,
@@ -29,6 +30,9 @@ from erp.vendor_clients.sql import values
 from erp.vendor_clients.sql.leases import Leases, Transaction
 from erp.vendor_clients.sql.lending import Terms, closed
 from erp.vendor_clients.sql.pages import refuse_cursor
+
+if TYPE_CHECKING:
+    from erp.providers.db.mysql.pooled import Pool
 
 MAX_RETURNED_ROWS = 100_000
 IDLE_SECONDS = 300.0
@@ -55,6 +59,7 @@ class MysqlDatabase:
         self._tenant = context.tenant
         self._database: Database | None = None
         self._statements: Statements | None = None
+        self._pool: Pool | None = None
         self._max_bytes: int = config.get("max_result_bytes", 16_777_216)
         self._leases: Leases[MysqlSession] = Leases(
             lease_seconds=config.get("max_lease_seconds", 60.0),
@@ -65,13 +70,17 @@ class MysqlDatabase:
     async def open(self) -> None:
         endpoint = Endpoint.of(self._config)
         reading = writing = endpoint
-        if self._config.get("mode", "siloed") == "database":
+        mode = self._config.get("mode", "siloed")
+        if mode == "database":
             from erp.providers.db.mysql.tenant_database import prepared
 
             reading, writing = await prepared(endpoint, self._tenant)
-        self._statements = Statements(
-            writing.database, functions=self._config.get("functions", ()), tables=self._config.get("tables")
-        )
+        elif mode == "pooled":
+            from erp.providers.db.mysql.pooled import joined
+
+            self._pool = await joined(endpoint, self._tenant)
+            reading, writing = self._pool.reading, self._pool.writing
+        self._statements = self._judging(writing.database)
         database = Database(reading, writing, readers=self._terms("readers"), writers=self._terms("writers"))
         try:
             await database.open()
@@ -79,6 +88,16 @@ class MysqlDatabase:
             await database.close()
             raise
         self._database = database
+
+    def _judging(self, database: str) -> Statements:
+        functions, tables = self._config.get("functions", ()), self._config.get("tables")
+        if self._pool is None:
+            return Statements(database, functions=functions, tables=tables)
+        from erp.providers.db.mysql.confining import Confining
+
+        allowed = HARMLESS | {name.lower() for name in functions}
+        confining = Confining(database, self._pool.found, self._tenant, functions=allowed, tables=tables)
+        return Statements(database, functions=functions, confining=confining)
 
     def _terms(self, key: str) -> Terms:
         wait = self._config.get("wait_seconds", 5.0)
@@ -108,8 +127,7 @@ class MysqlDatabase:
     async def query(self, request: api.QueryRequest, context: CallContext) -> api.QueryResult:
         database, statements = self._opened()
         statement = statements.query(request.sql)
-        given = values.bound(request.parameters, DECODERS)
-        statement.require(len(given))
+        given = arranged(statement, values.bound(request.parameters, DECODERS))
         limit = request.max_rows + 1
         if request.cursor is not UNSET:
             raise refuse_cursor() if request.transaction is UNSET else _no_cursor()
@@ -132,8 +150,7 @@ class MysqlDatabase:
     async def stream(self, request: api.StreamRequest, context: CallContext) -> AsyncGenerator[api.StreamResult]:  # noqa: ARG002
         database, statements = self._opened()
         statement = statements.query(request.sql)
-        given = values.bound(request.parameters, DECODERS)
-        statement.require(len(given))
+        given = arranged(statement, values.bound(request.parameters, DECODERS))
         async with database.lent(database.readers) as connection:
             try:
                 await connection.query("SET SESSION sql_select_limit = DEFAULT")
@@ -156,12 +173,7 @@ class MysqlDatabase:
         database, _ = self._opened()
         only = None if isinstance(request.table, UnsetType) else request.table
         after = "" if isinstance(request.cursor, UnsetType) else request.cursor
-        async with database.lent(database.readers) as connection:
-            try:
-                found = await catalogue.tables(connection, after, only, request.limit + 1, self._config.get("tables"))
-            except Exception as error:
-                raise explained(error) from error
-            version = connection.get_server_info()
+        found, version = await self._tables(database, after, only, request.limit + 1)
         if only is not None and not found:
             raise ProviderError(ErrorCode.NOT_FOUND, f"There is no table {only[:100]!r}.")
         shown = found[: request.limit]
@@ -171,6 +183,19 @@ class MysqlDatabase:
         if len(found) > request.limit:
             result.next_cursor = shown[-1].name
         return result
+
+    async def _tables(
+        self, database: Database, after: str, only: str | None, limit: int
+    ) -> tuple[list[api.Table], str]:
+        visible = self._config.get("tables")
+        if self._pool is not None:
+            return await self._pool.tables(after, only, limit, None if visible is None else frozenset(visible))
+        async with database.lent(database.readers) as connection:
+            try:
+                found = await catalogue.tables(connection, after, only, limit, visible)
+            except Exception as error:
+                raise explained(error) from error
+            return found, connection.get_server_info()
 
     # -- changing --------------------------------------------------------------------------------
 
@@ -197,14 +222,12 @@ class MysqlDatabase:
             database.give(connection, database.writers, is_clean=change.is_plain)
         return _effect(done)
 
-    def _prepared(self, sql: str, parameters: Any, where: str = "/params/parameters") -> tuple[Change, list[Any]]:
+    def _prepared(self, sql: str, parameters: Any, where: str = "/params/parameters") -> tuple[Change, Sequence[Any]]:
         _, statements = self._opened()
         change = statements.change(sql)
-        given = values.bound(parameters, DECODERS, where)
-        change.placed.require(len(given), where)
-        return change, given
+        return change, arranged(change.placed, values.bound(parameters, DECODERS, where), where)
 
-    async def _executed(self, session: MysqlSession, change: Change, given: list[Any]) -> api.ExecuteResult:
+    async def _executed(self, session: MysqlSession, change: Change, given: Sequence[Any]) -> api.ExecuteResult:
         if not change.is_plain:
             session.require_reset()
         done = await session.change(change.placed.sql, given, MAX_RETURNED_ROWS + 1, self._max_bytes)

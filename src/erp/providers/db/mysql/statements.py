@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from erp.providers.db.mysql.functions import HARMLESS
 from erp.vendor_clients.sql.lexis import MYSQL, Kind, Token, refusal
 from erp.vendor_clients.sql.placeholders import Placed, percent, placed
 
 if TYPE_CHECKING:
+    from erp.providers.db.mysql.confining import Confining
     from erp.vendor_clients.safe_sql.queries import Queries
 
 CACHED = 1000
@@ -42,10 +43,19 @@ class Statements:
     """Judges what callers send, each text once."""
 
     def __init__(
-        self, database: str, *, functions: Collection[str] = (), tables: Collection[str] | None = None
+        self,
+        database: str,
+        *,
+        functions: Collection[str] = (),
+        tables: Collection[str] | None = None,
+        confining: Confining | None = None,
     ) -> None:
-        """``functions`` may be called besides those that only compute; with ``tables`` only these can be named."""
-        self._tables = tables
+        """``functions`` may be called besides those that only compute; with ``tables`` only these can be named.
+
+        ``confining`` rewrites what has been judged, and knows the tables itself.
+        """
+        self._confining = confining
+        self._is_shaping_allowed = tables is None and confining is None
         self._functions = HARMLESS | {name.lower() for name in functions}
         self._queries = _judging(database, self._functions, tables)
         self._changes: OrderedDict[str, Change] = OrderedDict()
@@ -58,7 +68,7 @@ class Statements:
         """
         made = self._queries.checked(sql)
         _check_variables(made.tokens)
-        return made
+        return made if self._confining is None else self._confining.confined(made, sql, writes=False)
 
     def change(self, sql: str) -> Change:
         """Return a change as it runs.
@@ -76,13 +86,26 @@ class Statements:
     def _made(self, sql: str) -> Change:
         from erp.vendor_clients.safe_sql.queries import called
 
-        made = self._queries.checked(sql, writes=True) if self._tables is not None else placed(sql, MYSQL, percent)
+        made = placed(sql, MYSQL, percent) if self._is_shaping_allowed else self._queries.checked(sql, writes=True)
         first = _check_kind(made.tokens)
         _check_variables(made.tokens)
         _check_end(made.tokens)
         is_plain = all(name in self._functions for name in called(made.tokens))
         words = frozenset(token.folded for token in made.tokens if token.kind is Kind.WORD)
+        if self._confining is not None:
+            made = self._confining.confined(made, sql, writes=True)
         return Change(made, first in SHAPING, is_plain or first in SHAPING, first, words)
+
+
+def arranged(made: Placed, given: Sequence[Any], where: str = "/params/parameters") -> Sequence[Any]:
+    """Return the caller's values as ``made`` takes them.
+
+    Raises:
+        ProviderError: ``invalid_argument`` when there are more or fewer than placeholders.
+    """
+    made.require(len(given), where)
+    order = getattr(made, "arranged", None)
+    return given if order is None else order(given)
 
 
 def _judging(database: str, functions: Collection[str], tables: Collection[str] | None) -> Queries:

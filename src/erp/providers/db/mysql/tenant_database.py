@@ -17,9 +17,9 @@ WRITING = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCE
 READING = "SELECT, SHOW VIEW"
 
 
-def logins_of(endpoint: Endpoint, tenant: str) -> tuple[Endpoint, Endpoint]:
+def logins_of(endpoint: Endpoint, tenant: str, prefix: str = "erp_t_") -> tuple[Endpoint, Endpoint]:
     """Return the tenant's logins for reading and writing; their passwords follow from that of the configured user."""
-    name = "erp_t_" + hashlib.sha256(f"{endpoint.database}\0{tenant}".encode()).hexdigest()[:22]
+    name = prefix + hashlib.sha256(f"{endpoint.database}\0{tenant}".encode()).hexdigest()[:22]
     reading, writing = [
         dataclasses.replace(endpoint, database=name, user=f"{name}_{kind}", password=_password(endpoint, name, kind))
         for kind in ("r", "w")
