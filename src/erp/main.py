@@ -66,6 +66,8 @@ from erp.security.platform_identity import PlatformIdentity
 from erp.security.policy.decisions import DecisionPoint
 from erp.security.policy.wiring import PolicySettings, decision_point
 from erp.security.privacy.guard import PrivacyGuard, PrivateJournal
+from erp.security.privacy.marks import EventMarks
+from erp.security.privacy.outgoing import OutgoingTexts
 from erp.security.privacy.receipts import Receipts
 from erp.security.privacy.rights import SubjectRights
 from erp.security.privacy.treatment import Treatments
@@ -189,10 +191,11 @@ class Layer:
         self.policy: DecisionPoint = decision_point(settings.policy, control)
         self.treatments, self.receipts = Treatments(keyring.pepper), Receipts(keyring.pepper)
         self.privacy = PrivacyGuard(control.privacy, self.treatments)
-        self.journal = PrivateJournal(control.journal, self.privacy)
         self.log.treat = lambda tenant, text: self.privacy.text(tenant, "logs", text)
         self.catalog = ProviderCatalog.load(settings.drop_in_dir)
         self.catalog.processes = settings.processes
+        event_marks = EventMarks(self.catalog.domains, self.catalog.services)
+        self.journal = PrivateJournal(control.journal, self.privacy, event_marks.of)
         self.tokens = Tokens(self.vault)
         self.audit_keeper = AuditKeeper(control, self.vault)
         self.identity = self._identity(keyring)
@@ -201,6 +204,7 @@ class Layer:
         self.pool.secrets.connections = control.connections
         self.hot_swap = HotSwap(self.catalog, self.pool)
         self.plans = PlanBook(self.catalog, self.pool, control.connections)
+        self.plans.outgoing = OutgoingTexts(self.privacy, self.treatments)
         self.calls = self._pipeline()
         if settings.processes > 1:
             self.calls.rates, self.calls.key_rates = control.rates, control.key_rates
