@@ -58,6 +58,7 @@ from erp.runtime.shares import TenantShares
 from erp.runtime.spending import Spending
 from erp.security.audit_keeper import AuditKeeper
 from erp.security.certificates import CertificateIdentity
+from erp.security.checkpoint_archive import ArchivePlace, CheckpointArchive
 from erp.security.identity import KeyIdentity
 from erp.security.key_url import open_keyring
 from erp.security.keyring import Keyring
@@ -208,6 +209,7 @@ class Layer:
         self.calls = self._pipeline()
         if settings.processes > 1:
             self.calls.rates, self.calls.key_rates = control.rates, control.key_rates
+        self.audit_keeper.archive = self._archive()
         self.configuring = self._configuring()
         self.operations = OperationRunner(self.calls, control.operations, self.catalog, self.configuring)
         self.operations.rights = self._rights().run
@@ -243,6 +245,17 @@ class Layer:
         calls.shares = tenant_shares()
         calls.spending = Spending(self.control.budgets)
         return calls
+
+    def _context(self, service: str, tenant: str, seconds: float) -> CallContext:
+        return service_context(self.calls, self.journal, service=service, tenant=tenant, seconds=seconds)
+
+    def archive_at(self, place: str) -> CheckpointArchive:
+        """Return the archive of checkpoints at ``TENANT/PROVIDER#CONNECTION``."""
+        return CheckpointArchive(ArchivePlace.parse(place), self._context)
+
+    def _archive(self) -> CheckpointArchive | None:
+        place = os.environ.get("ERP_AUDIT_ARCHIVE")
+        return self.archive_at(place) if place else None
 
     def _rights(self) -> SubjectRights:
         return SubjectRights(self.calls, self.journal, self.privacy, self.control.policies, self.receipts)
@@ -318,7 +331,7 @@ class Layer:
         await self.control.revisions.count(Topic.CATALOG)
 
     def _order_context(self, tenant: str) -> CallContext:
-        return service_context(self.calls, self.journal, service="order", tenant=tenant, seconds=FOLLOW_UP_SECONDS)
+        return self._context("order", tenant, FOLLOW_UP_SECONDS)
 
     async def _tenants(self) -> list[str]:
         """Return the tenants that have a database: only they can have open orders."""
@@ -405,6 +418,18 @@ async def running(settings: Settings) -> AsyncIterator[Layer]:
     """Run a layer for the length of a block."""
     layer = await Layer.open(settings)
     try:
+        yield layer
+    finally:
+        await layer.close()
+
+
+@contextlib.asynccontextmanager
+async def offline(settings: Settings) -> AsyncIterator[Layer]:
+    """Have a layer that can make calls, and does nothing by itself, for the length of a block."""
+    control, keyring = await open_control_plane(settings)
+    layer = Layer(settings, control, keyring)
+    try:
+        await layer.policy.start()
         yield layer
     finally:
         await layer.close()

@@ -282,6 +282,7 @@ audit_checkpoints = sa.Table(
     _number("size", key=True),
     _text("note"),
     _number("made_at"),
+    _number("archived_at", optional=True),
     comment="signed notes; without foreign key: they outlive the tenant as its records do",
 )
 
@@ -368,6 +369,17 @@ consents = sa.Table(
 
 privacy_settings = sa.Table(
     "privacy_settings", metadata, _owner(), _text("settings"), _number("revision"), _number("updated_at")
+)
+
+retention = sa.Table(
+    "retention",
+    metadata,
+    _owner(),
+    _text("policy"),
+    _number("revision"),
+    _number("runs_at"),
+    sa.Index(None, "runs_at"),
+    comment="runs_at: when it is applied next, which a lease moves to its end",
 )
 
 revisions = sa.Table(
