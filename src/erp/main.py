@@ -34,6 +34,7 @@ from erp.gateway.people import People, people
 from erp.gateway.policies import AccessEvaluation, Permissions, Policies
 from erp.gateway.privacy import PrivacyPages
 from erp.gateway.reloading import Reloading
+from erp.gateway.retention import RetentionPages
 from erp.gateway.routing import Routing
 from erp.gateway.saml import SamlProviderPages
 from erp.gateway.scim import DirectoryRoles, Scim
@@ -70,6 +71,7 @@ from erp.security.privacy.guard import PrivacyGuard, PrivateJournal
 from erp.security.privacy.marks import EventMarks
 from erp.security.privacy.outgoing import OutgoingTexts
 from erp.security.privacy.receipts import Receipts
+from erp.security.privacy.retention import RetentionKeeper
 from erp.security.privacy.rights import SubjectRights
 from erp.security.privacy.treatment import Treatments
 from erp.security.sessions import SessionSettings
@@ -210,6 +212,7 @@ class Layer:
         if settings.processes > 1:
             self.calls.rates, self.calls.key_rates = control.rates, control.key_rates
         self.audit_keeper.archive = self._archive()
+        self.retention = RetentionKeeper(control, self._context)
         self.configuring = self._configuring()
         self.operations = OperationRunner(self.calls, control.operations, self.catalog, self.configuring)
         self.operations.rights = self._rights().run
@@ -258,7 +261,9 @@ class Layer:
         return self.archive_at(place) if place else None
 
     def _rights(self) -> SubjectRights:
-        return SubjectRights(self.calls, self.journal, self.privacy, self.control.policies, self.receipts)
+        return SubjectRights(
+            self.calls, self.journal, self.privacy, self.control.policies, self.receipts, self.retention
+        )
 
     def _configuring(self) -> Configuring:
         control = self.control
@@ -298,6 +303,7 @@ class Layer:
             asyncio.create_task(layer.operations.run(), name="operations"),
             asyncio.create_task(layer._evict(), name="pool eviction"),
             asyncio.create_task(layer.audit_keeper.run(), name="audit keeper"),
+            asyncio.create_task(layer.retention.run(), name="retention"),
         ]
         return layer
 
@@ -409,6 +415,7 @@ class Layer:
             saml_providers=SamlProviderPages(control, credentials),
             sessions=self.people.sessions(credentials),
             privacy=PrivacyPages(control, self.treatments, self.receipts, self.operations, credentials),
+            retention=RetentionPages(control, self.retention, credentials),
             status=Status(self.calls, self.metrics, {"control_plane": control.ping}, credentials),
         )
 

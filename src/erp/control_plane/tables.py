@@ -378,8 +378,9 @@ retention = sa.Table(
     _text("policy"),
     _number("revision"),
     _number("runs_at"),
+    _number("leased_until"),
     sa.Index(None, "runs_at"),
-    comment="runs_at: when it is applied next, which a lease moves to its end",
+    comment="runs_at: when it is applied next; leased_until: one process does it until then",
 )
 
 revisions = sa.Table(

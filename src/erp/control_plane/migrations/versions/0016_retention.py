@@ -20,13 +20,15 @@ def upgrade() -> None:
         sa.Column("policy", sa.Text(), nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.Column("runs_at", sa.BigInteger(), nullable=False),
+        sa.Column("leased_until", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("tenant", name=op.f("pk_retention")),
         sa.ForeignKeyConstraint(["tenant"], ["tenants.id"], name=op.f("fk_retention_tenant"), ondelete="CASCADE"),
-        comment="runs_at: when it is applied next, which a lease moves to its end",
+        comment="runs_at: when it is applied next; leased_until: one process does it until then",
     )
     op.create_index(op.f("ix_retention_runs_at"), "retention", ["runs_at"])
     op.execute(
-        "INSERT INTO retention (tenant, policy, revision, runs_at) SELECT DISTINCT tenant, '{}', 0, 0 FROM audit_retention"
+        "INSERT INTO retention (tenant, policy, revision, runs_at, leased_until) "
+        "SELECT DISTINCT tenant, '{}', 0, 0, 0 FROM audit_retention"
     )
 
 
