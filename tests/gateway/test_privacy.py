@@ -15,6 +15,7 @@ from erp.runtime.context import EmittedEvent
 from erp.runtime.effects import service_event
 from erp.runtime.operation import Operation
 from erp.runtime.ports import AuditEntry, Completion
+from erp.security.privacy import places
 from erp.security.privacy.receipts import is_genuine, subject_digest
 
 pytestmark = pytest.mark.anyio
@@ -266,3 +267,17 @@ async def published(site: Site, id_: str) -> dict[str, Any]:
             return dict(event["data"])
         await asyncio.sleep(0.05)
     raise AssertionError(id_)
+
+
+async def test_a_person_with_many_rows_gets_all_of_them_and_is_told_when_not(
+    people: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500) SELECT ? FROM n"
+    await call(people, "db/sqlite/execute", sql=f"INSERT INTO customers (email) {many}", parameters=[SUBJECT])
+    place = "db/sqlite#default customers.email"
+    answer = (await people.post("/privacy/export", json={"subject": SUBJECT})).json()
+    assert len(answer["data"][place]) == 1502
+    monkeypatch.setattr(places, "MOST_ROWS", 1000)
+    answer = (await people.post("/privacy/export", json={"subject": SUBJECT})).json()
+    assert len(answer["data"][place]) == 1000
+    assert "there are more" in answer["receipt"]["places"][0]["why"]

@@ -5,7 +5,7 @@ A deleted record leaves its place, time and hash; a record with reason and range
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -54,6 +54,14 @@ class Grounds:
     request_id: str
 
 
+GoOn = Callable[[], Awaitable[bool]]
+"""Whether to begin another transaction."""
+
+
+async def _always() -> bool:
+    return True
+
+
 class AuditRetention:
     """The rules of all tenants."""
 
@@ -99,12 +107,12 @@ class AuditRetention:
                 found[rule.name] = await self._database.run(partial(_scalar, statement))
         return found
 
-    async def apply(self, tenant: str, grounds: Grounds) -> dict[str, int]:
-        """Delete what ``tenant`` has kept long enough; return how many records of each class."""
+    async def apply(self, tenant: str, grounds: Grounds, go_on: GoOn = _always) -> dict[str, int]:
+        """Delete what ``tenant`` has kept long enough, asking ``go_on`` between transactions; return how many of each class."""
         deleted: dict[str, int] = {}
         for rule in await self.rules(tenant):
             if rule.days is not None:
-                deleted[rule.name] = await self._delete(tenant, _old(rule), grounds, {"class": rule.name})
+                deleted[rule.name] = await self._delete(tenant, _old(rule), grounds, {"class": rule.name}, go_on)
         return deleted
 
     async def erase(self, tenant: str, first: int, last: int, grounds: Grounds) -> int:
@@ -112,13 +120,18 @@ class AuditRetention:
         return await self._delete(tenant, audit.c.seq.between(first, last), grounds, {})
 
     async def _delete(
-        self, tenant: str, which: sa.ColumnElement[bool], grounds: Grounds, detail: dict[str, Any]
+        self,
+        tenant: str,
+        which: sa.ColumnElement[bool],
+        grounds: Grounds,
+        detail: dict[str, Any],
+        go_on: GoOn = _always,
     ) -> int:
         done = 0
         while True:
             count = await self._database.transact(partial(self._delete_some, tenant, which, grounds, detail))
             done += count
-            if count < PER_TRANSACTION:
+            if count < PER_TRANSACTION or not await go_on():
                 return done
 
     def _delete_some(

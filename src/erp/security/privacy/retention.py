@@ -32,7 +32,8 @@ _log = logging.getLogger(__name__)
 
 SERVICE = "privacy"
 LOOK_SECONDS = 60.0
-SECONDS = 600.0
+SECONDS = 120.0
+"""For one batch of rows; less than a lease lasts."""
 ROWS_AT_ONCE = 500
 MOST_BATCHES = 200
 """A rule deletes at most so many batches in one run; what is left is deleted by the next."""
@@ -78,7 +79,11 @@ class RetentionKeeper:
     async def policy(self, tenant: str) -> tuple[RetentionPolicy, int]:
         """Return what ``tenant`` has said, with its rules for audit records, and the revision of that."""
         text, revision = await self._control.retention_policies.get(tenant)
-        said = msgspec.json.decode(text, type=RetentionPolicy)
+        try:
+            said = msgspec.json.decode(text, type=RetentionPolicy)
+        except msgspec.ValidationError as error:  # written by another version of the layer
+            message = f"The retention policy of {tenant} cannot be read: {error}. Put it again."
+            raise ProviderError(ErrorCode.INTERNAL, message) from error
         kept = {rule.name: rule.days for rule in await self._control.retention.rules(tenant)}
         audit = {name: days for name, record in AUDIT.items() if (days := kept[record]) is not None}
         return msgspec.structs.replace(said, days={**said.days, **audit}), revision
@@ -147,7 +152,7 @@ class RetentionKeeper:
             return done
         try:
             if any(policy.days_of(name) is not None for name in AUDIT):
-                audit = await self._control.retention.apply(tenant, grounds)
+                audit = await self._control.retention.apply(tenant, grounds, lease.renew)
                 done.classes |= {f"audit_{name}": count for name, count in audit.items()}
             for name, row in ROWS.items():
                 days = policy.days_of(name)

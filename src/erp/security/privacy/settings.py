@@ -77,7 +77,7 @@ class PrivacySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     treatment: dict[Use, Treatment] = {}
     destinations: Annotated[dict[_Destination, Treatment], Meta(max_length=500)] = {}
     """By provider (``ai/local``) or connection (``integration/webhook#partner``); stands above the use."""
-    only_marked: list[Use] = []
+    only_marked: list[Literal["events", "exports"]] = []
     """Uses where names of fields and contents are not looked at, but what a contract marks alone."""
     places: Annotated[list[Place], Meta(max_length=500)] = []
 
