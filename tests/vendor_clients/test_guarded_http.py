@@ -33,6 +33,13 @@ async def test_only_the_permitted_ones_of_several_addresses_are_used() -> None:
         assert peer.connections == 1
 
 
+async def test_a_host_header_that_a_signature_covers_is_sent_once() -> None:
+    async with listening() as peer, client(resolve=answering(["127.0.0.1"])) as http:
+        url = f"http://bucket.example:{peer.port}/"
+        assert (await http.send("GET", url, headers={"Host": f"bucket.example:{peer.port}"})).status == 204
+        assert peer.heads[0].lower().count("host: ") == 1
+
+
 async def test_a_name_is_resolved_once_per_connection_and_the_judged_address_is_the_one_connected_to() -> None:
     asked: list[str] = []
 

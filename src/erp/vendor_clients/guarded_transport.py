@@ -118,7 +118,7 @@ def request_to(
 ) -> httpcore2.Request:
     """Return the request with the headers that HTTP asks for (RFC 9110, sections 7.2 and 8.6)."""
     given = {name.lower() for name in headers}
-    own = [(b"host", target.authority)]
+    own = [] if "host" in given else [(b"host", target.authority)]  # signatures cover the one that is given
     if "content-length" not in given and (body or method in _WITH_BODY):
         own.append((b"content-length", str(len(body)).encode()))
     own += [(name.encode(), value) for name, value in _DEFAULT_HEADERS if name not in given]
