@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+import sqlalchemy as sa
+from tests.conformance.live import storage_s3
 from tests.gateway.conftest import Site
 
 from erp.contracts.models.errors import ErrorCode
+from erp.control_plane.tables import audit_checkpoints
 from erp.errors import ProviderError
 from erp.main import Settings, running
 from erp.providers.storage.filesystem.provider import FileStorage
@@ -77,6 +82,31 @@ async def test_what_is_there_is_not_overwritten_and_holds_up_nobody(
     assert (sent, objects[key]) == (len(made) - 1, "forged")
     assert "the checkpoint of acme" in caplog.text
     assert [one.tenant for one in await site.layer.control.checkpoints.unarchived(("", 0), 10)] == ["acme"]
+
+
+async def test_an_archive_may_be_a_bucket(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = os.environ.get(storage_s3.VARIABLE)
+    if not address:
+        pytest.skip(f"needs a server: set {storage_s3.VARIABLE}")
+    monkeypatch.setenv("ERP_EGRESS_ALLOW", "127.0.0.1/32")
+    await site.layer.control.tenants.create("notary")
+    _, site.keys["notary"] = await site.layer.control.api_keys.create("notary", role="admin")
+    config = storage_s3.config(address)
+    async with site.client("notary") as notary:
+        made = await notary.post(
+            "/providers/storage/s3/configure", json={"config": config}, headers={"x-connection": "archive"}
+        )
+        assert made.status_code < 300, made.text
+    await grow(site)
+    (note,) = [one.note for one in await site.layer.audit_keeper.checkpoints.make_all() if one.tenant == "acme"]
+    archive, stored = site.layer.archive_at("notary/s3#archive"), site.layer.control.checkpoints
+    assert await archive.send(stored) > 0
+    assert await archive.notes("acme") == [note]
+    await site.layer.control.database.transact(
+        partial(sa.Connection.execute, statement=sa.update(audit_checkpoints).values(archived_at=None))
+    )
+    assert await archive.send(stored) > 0  # what is there says the same
+    assert await archive.notes("acme") == [note]
 
 
 async def test_an_archive_that_was_away_gets_everything_once_it_is_back(
