@@ -14,6 +14,7 @@ from tests.gateway.conftest import Site
 from tests.providers.integration.peers import receiving
 
 from erp.runtime.conformance.scaffold import write_provider
+from erp.security.privacy.outgoing import LONG_BYTES
 
 pytestmark = pytest.mark.anyio
 
@@ -134,6 +135,14 @@ async def test_tokens_that_a_stream_cuts_in_pieces_are_turned_back(admin: httpx2
     arguments = "".join(item["text"] for item in found if item["type"] == "tool_arguments")
     assert json.loads(arguments) == {"to": said}
     assert found[-1]["answer"]["text"] == said
+
+
+async def test_a_long_text_is_treated_as_a_short_one(admin: httpx2.AsyncClient, given: Given) -> None:
+    await say(admin, treatment={"prompts": "tokenise"})
+    said = " ".join([TEXT] * (2 * LONG_BYTES // len(TEXT)))
+    answer = await ask(admin, "chat", messages=[{"role": "user", "text": said}])
+    assert "@" not in given()[0]["messages"][0]["text"]
+    assert answer["text"] == said
 
 
 async def test_embeddings_are_made_of_treated_texts(admin: httpx2.AsyncClient, given: Given) -> None:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from erp.security.privacy.settings import Use
     from erp.security.privacy.treatment import Treatment, Treatments
 
-LONG_BYTES = 64 * 1024
-"""A request of so many bytes is looked through in a thread: the event loop would stand still for a tenth of a second."""
+LONG_BYTES = 16 * 1024
+"""A longer request is looked through in a thread: the event loop would stand still for more than five milliseconds."""
 
 
 def use_of(manifest: ProviderManifest, action: Action) -> Use | None:
