@@ -197,8 +197,7 @@ class Layer:
         self.log.treat = lambda tenant, text: self.privacy.text(tenant, "logs", text)
         self.catalog = ProviderCatalog.load(settings.drop_in_dir)
         self.catalog.processes = settings.processes
-        event_marks = EventMarks(self.catalog.domains, self.catalog.services)
-        self.journal = PrivateJournal(control.journal, self.privacy, event_marks.of)
+        self.journal = self._journal()
         self.tokens = Tokens(self.vault)
         self.audit_keeper = AuditKeeper(control, self.vault)
         self.identity = self._identity(keyring)
@@ -223,6 +222,10 @@ class Layer:
         self.feed = EventFeed(control.outbox.after, control.outbox.end)
         self.relay = OutboxRelay(control.outbox, BusDelivery(self.calls).deliver)
         self._tasks: list[asyncio.Task[Any]] = []
+
+    def _journal(self) -> PrivateJournal:
+        marks = EventMarks(self.catalog.domains, self.catalog.services)
+        return PrivateJournal(self.control.journal, self.privacy, marks.of)
 
     def _pool(self) -> ProviderPool:
         return ProviderPool(
