@@ -34,6 +34,7 @@ from erp.gateway.people import People, people
 from erp.gateway.policies import AccessEvaluation, Permissions, Policies
 from erp.gateway.privacy import PrivacyPages
 from erp.gateway.reloading import Reloading
+from erp.gateway.retention import RetentionPages
 from erp.gateway.routing import Routing
 from erp.gateway.saml import SamlProviderPages
 from erp.gateway.scim import DirectoryRoles, Scim
@@ -59,6 +60,7 @@ from erp.runtime.shares import TenantShares
 from erp.runtime.spending import Spending
 from erp.security.audit_keeper import AuditKeeper
 from erp.security.certificates import CertificateIdentity
+from erp.security.checkpoint_archive import ArchivePlace, CheckpointArchive
 from erp.security.identity import KeyIdentity
 from erp.security.key_url import open_keyring
 from erp.security.keyring import Keyring
@@ -67,7 +69,10 @@ from erp.security.platform_identity import PlatformIdentity
 from erp.security.policy.decisions import DecisionPoint
 from erp.security.policy.wiring import PolicySettings, decision_point
 from erp.security.privacy.guard import PrivacyGuard, PrivateJournal
+from erp.security.privacy.marks import EventMarks
+from erp.security.privacy.outgoing import OutgoingTexts
 from erp.security.privacy.receipts import Receipts
+from erp.security.privacy.retention import RetentionKeeper
 from erp.security.privacy.rights import SubjectRights
 from erp.security.privacy.treatment import Treatments
 from erp.security.secret_retirement import SecretRetirement
@@ -194,10 +199,10 @@ class Layer:
         self.policy: DecisionPoint = decision_point(settings.policy, control)
         self.treatments, self.receipts = Treatments(keyring.pepper), Receipts(keyring.pepper)
         self.privacy = PrivacyGuard(control.privacy, self.treatments)
-        self.journal = PrivateJournal(control.journal, self.privacy)
         self.log.treat = lambda tenant, text: self.privacy.text(tenant, "logs", text)
         self.catalog = ProviderCatalog.load(settings.drop_in_dir)
         self.catalog.processes = settings.processes
+        self.journal = self._journal()
         self.tokens = Tokens(self.vault)
         self.audit_keeper = AuditKeeper(control, self.vault)
         self.identity = self._identity(keyring)
@@ -206,9 +211,12 @@ class Layer:
         self.pool.secrets.connections = control.connections
         self.hot_swap = HotSwap(self.catalog, self.pool)
         self.plans = PlanBook(self.catalog, self.pool, control.connections)
+        self.plans.outgoing = OutgoingTexts(self.privacy, self.treatments)
         self.calls = self._pipeline()
         if settings.processes > 1:
             self.calls.rates, self.calls.key_rates = control.rates, control.key_rates
+        self.audit_keeper.archive = self._archive()
+        self.retention = RetentionKeeper(control, self._context)
         self.configuring = self._configuring()
         self.operations = OperationRunner(self.calls, control.operations, self.catalog, self.configuring)
         self.operations.rights = self._rights().run
@@ -221,6 +229,10 @@ class Layer:
         self.feed = EventFeed(control.outbox.after, control.outbox.end)
         self.relay = OutboxRelay(control.outbox, BusDelivery(self.calls).deliver)
         self._tasks: list[asyncio.Task[Any]] = []
+
+    def _journal(self) -> PrivateJournal:
+        marks = EventMarks(self.catalog.domains, self.catalog.services)
+        return PrivateJournal(self.control.journal, self.privacy, marks.of)
 
     def _pool(self) -> ProviderPool:
         return ProviderPool(
@@ -247,8 +259,21 @@ class Layer:
         calls.spending = Spending(self.control.budgets)
         return calls
 
+    def _context(self, service: str, tenant: str, seconds: float) -> CallContext:
+        return service_context(self.calls, self.journal, service=service, tenant=tenant, seconds=seconds)
+
+    def archive_at(self, place: str) -> CheckpointArchive:
+        """Return the archive of checkpoints at ``TENANT/PROVIDER#CONNECTION``."""
+        return CheckpointArchive(ArchivePlace.parse(place), self._context)
+
+    def _archive(self) -> CheckpointArchive | None:
+        place = os.environ.get("ERP_AUDIT_ARCHIVE")
+        return self.archive_at(place) if place else None
+
     def _rights(self) -> SubjectRights:
-        return SubjectRights(self.calls, self.journal, self.privacy, self.control.policies, self.receipts)
+        return SubjectRights(
+            self.calls, self.journal, self.privacy, self.control.policies, self.receipts, self.retention
+        )
 
     def _configuring(self) -> Configuring:
         control = self.control
@@ -312,6 +337,7 @@ class Layer:
             asyncio.create_task(layer.rotation.run(layer.pool.opened), name="rotation"),
             asyncio.create_task(layer.retirement.run(), name="secret retirement"),
             asyncio.create_task(layer.scheduled_rotation.run(), name="scheduled rotation"),
+            asyncio.create_task(layer.retention.run(), name="retention"),
         ]
         return layer
 
@@ -345,7 +371,7 @@ class Layer:
         await self.control.revisions.count(Topic.CATALOG)
 
     def _order_context(self, tenant: str) -> CallContext:
-        return service_context(self.calls, self.journal, service="order", tenant=tenant, seconds=FOLLOW_UP_SECONDS)
+        return self._context("order", tenant, FOLLOW_UP_SECONDS)
 
     async def _evict(self) -> None:
         while True:
@@ -415,6 +441,7 @@ class Layer:
             saml_providers=SamlProviderPages(control, credentials, self.people.saml_keys),
             sessions=self.people.sessions(credentials),
             privacy=PrivacyPages(control, self.treatments, self.receipts, self.operations, credentials),
+            retention=RetentionPages(control, self.retention, credentials),
             status=Status(self.calls, self.metrics, {"control_plane": control.ping}, credentials),
         )
 
@@ -424,6 +451,18 @@ async def running(settings: Settings) -> AsyncIterator[Layer]:
     """Run a layer for the length of a block."""
     layer = await Layer.open(settings)
     try:
+        yield layer
+    finally:
+        await layer.close()
+
+
+@contextlib.asynccontextmanager
+async def offline(settings: Settings) -> AsyncIterator[Layer]:
+    """Have a layer that can make calls, and does nothing by itself, for the length of a block."""
+    control, keyring = await open_control_plane(settings)
+    layer = Layer(settings, control, keyring)
+    try:
+        await layer.policy.start()
         yield layer
     finally:
         await layer.close()

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from erp.cli import app
-from erp.main import Settings, open_control_plane
+from erp.main import Settings, offline, open_control_plane
 from erp.runtime.ports import AuditEntry, Completion
 
 
@@ -90,3 +90,26 @@ def test_a_checkpoint_that_is_there_is_never_changed(data_dir: Path, tmp_path: P
     refused = erp("checkpoint", "--tenant", "acme", "--out", tmp_path, "--data-dir", data_dir)
     assert (refused.exit_code, place.read_text()) == (1, "something else")
     assert "cannot be written" in refused.stderr
+
+
+def test_checkpoints_in_a_storage_connection_betray_a_log_that_was_cut(data_dir: Path) -> None:
+    place = "platform/filesystem#default"
+    asyncio.run(_archived(data_dir, place))
+    whole = erp("verify", "--tenant", "acme", "--checkpoints", f"storage:{place}", "--data-dir", data_dir)
+    assert (whole.exit_code, whole.stdout) == (0, "acme: whole: 5 records, 0 lawfully deleted, 2 checkpoints agree\n")
+    database = sqlite3.connect(data_dir / "control.db")
+    database.executescript("DELETE FROM audit; DELETE FROM audit_heads; DELETE FROM audit_checkpoints")
+    database.close()
+    broken = erp("verify", "--tenant", "acme", "--checkpoints", f"storage:{place}", "--data-dir", data_dir)
+    assert (broken.exit_code, broken.stdout) == (
+        1,
+        "acme: BROKEN at record 1: a signed checkpoint covers 5 records, there are 0\n",
+    )
+    unknown = erp("verify", "--checkpoints", "storage:somewhere", "--data-dir", data_dir)
+    assert (unknown.exit_code, "platform/s3#archive" in unknown.stderr) == (1, True)
+
+
+async def _archived(folder: Path, place: str) -> None:
+    async with offline(Settings(data_dir=folder, database_url=None)) as layer:
+        await layer.audit_keeper.checkpoints.make("acme")
+        assert await layer.archive_at(place).send(layer.control.checkpoints) == 1

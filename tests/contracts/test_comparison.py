@@ -92,6 +92,7 @@ RESULT = ("actions", "push", "result")
         ("a new value in results", changed(*RESULT, "properties", "why", "enum", to=["a", "b", "c"]), "major"),
         ("fewer values in results", changed(*RESULT, "properties", "why", "enum", to=["a"]), "minor"),
         ("the effect changed", changed("actions", "push", "effect", to="destructive"), "major"),
+        ("a text is marked as personal", changed(*PARAMS, "properties", "how", "x-erp-pii", to="text"), "minor"),
         ("became repeatable", changed("actions", "push", "idempotent", to=True), "minor"),
     ],
 )

@@ -15,6 +15,7 @@ from erp.runtime.context import EmittedEvent
 from erp.runtime.effects import service_event
 from erp.runtime.operation import Operation
 from erp.runtime.ports import AuditEntry, Completion
+from erp.security.privacy import places
 from erp.security.privacy.receipts import is_genuine, subject_digest
 
 pytestmark = pytest.mark.anyio
@@ -198,7 +199,8 @@ async def test_a_change_of_another_revision_is_a_conflict(admin: httpx2.AsyncCli
 
 
 @pytest.mark.parametrize(
-    ("treatment", "expected"), [(None, "[email]"), ("keep", SUBJECT), ("hash", "[email:"), ("tokenise", "tok_email.")]
+    ("treatment", "expected"),
+    [(None, "[email]"), ("none", SUBJECT), ("keep", SUBJECT), ("hash", "[email:"), ("tokenise", "tok_email.")],
 )
 async def test_events_logs_and_reasons_are_treated_as_the_tenant_wishes(
     site: Site, admin: httpx2.AsyncClient, treatment: str | None, expected: str
@@ -217,7 +219,40 @@ async def test_events_logs_and_reasons_are_treated_as_the_tenant_wishes(
     assert layer.log.treat("acme", SUBJECT).startswith(expected)
     assert (await layer.privacy.document("acme", "prompts", {"text": SUBJECT}))["text"].startswith(expected)
     stored = await published(site, "e1")
-    assert stored["contact"]["email"].startswith(expected)
+    assert stored["contact"]["email"].startswith(expected if treatment else SUBJECT)
+
+
+@pytest.mark.parametrize(
+    ("settings", "order", "reason"),
+    [
+        ({}, "ord-jo@example.com", "of jo@example.com"),
+        ({"treatment": {"events": "redact"}, "only_marked": ["events"]}, "ord-jo@example.com", "of [email]"),
+        ({"treatment": {"events": "redact"}}, "[email]", "of [email]"),
+    ],
+)
+async def test_on_its_own_bus_a_tenant_has_its_events_whole_or_as_the_contract_marks_them(
+    site: Site, admin: httpx2.AsyncClient, settings: dict[str, Any], order: str, reason: str
+) -> None:
+    assert (await admin.put("/privacy/settings", json=settings)).status_code == 200
+    data = {"order_id": "ord-jo@example.com", "reason": "of jo@example.com"}  # the contract marks the reason alone
+    event = service_event("order", "acme", EmittedEvent(name="cancelled", data=data), "e1", "")
+    audit = AuditEntry(
+        tenant="acme", actor="key_1", action="a.b", target="a.b", outcome="ok", reason="done",
+        request_id="r1", time="2026-11-28T00:00:00+00:00", effect="write",
+    )  # fmt: skip
+    await site.layer.journal.complete(Completion(audit=audit, events=[event]))
+    delivered = await delivered_event(admin, "service.events.order.cancelled")
+    assert delivered["data"] == {"order_id": order, "reason": reason}
+
+
+async def delivered_event(client: httpx2.AsyncClient, topic: str) -> dict[str, Any]:
+    """The first event of a topic on the tenant's bus."""
+    for _ in range(600):
+        pulled = await call(client, "bus/log/pull", topic=topic, group="test", start="earliest", wait_seconds=1)
+        if pulled["deliveries"]:
+            event: dict[str, Any] = pulled["deliveries"][0]["event"]
+            return event
+    raise AssertionError(topic)
 
 
 async def published(site: Site, id_: str) -> dict[str, Any]:
@@ -232,3 +267,17 @@ async def published(site: Site, id_: str) -> dict[str, Any]:
             return dict(event["data"])
         await asyncio.sleep(0.05)
     raise AssertionError(id_)
+
+
+async def test_a_person_with_many_rows_gets_all_of_them_and_is_told_when_not(
+    people: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500) SELECT ? FROM n"
+    await call(people, "db/sqlite/execute", sql=f"INSERT INTO customers (email) {many}", parameters=[SUBJECT])
+    place = "db/sqlite#default customers.email"
+    answer = (await people.post("/privacy/export", json={"subject": SUBJECT})).json()
+    assert len(answer["data"][place]) == 1502
+    monkeypatch.setattr(places, "MOST_ROWS", 1000)
+    answer = (await people.post("/privacy/export", json={"subject": SUBJECT})).json()
+    assert len(answer["data"][place]) == 1000
+    assert "there are more" in answer["receipt"]["places"][0]["why"]

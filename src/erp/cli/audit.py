@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Prove, export and check audit records.\n\nExample: erp audit verify", no_args_is_help=True)
 
 DataDir = Annotated[Path | None, typer.Option(help=DATA_DIR_HELP, show_default=False)]
+STORAGE = "storage:"
 Tenant = Annotated[str | None, typer.Option(help="This tenant only.", show_default=False)]
 
 
@@ -110,8 +111,13 @@ def send(
 def verify(
     tenant: Tenant = None,
     checkpoints: Annotated[
-        list[Path] | None,
-        typer.Option("--checkpoint", help="A checkpoint kept elsewhere, or a folder of them.", show_default=False),
+        list[str] | None,
+        typer.Option(
+            "--checkpoint",
+            "--checkpoints",
+            help="Checkpoints kept elsewhere: a file, a folder, or storage:TENANT/PROVIDER#CONNECTION.",
+            show_default=False,
+        ),
     ] = None,
     public_key: Annotated[
         str | None,
@@ -121,32 +127,47 @@ def verify(
 ) -> None:
     """Find any audit record that was changed, removed, reordered, put in between or cut off.
 
-    Example: erp audit verify --checkpoint /mnt/write-once
+    Example: erp audit verify --checkpoints storage:platform/s3#archive
     """
-    notes = [path.read_text() for named in checkpoints or [] for path in _files(named)]
+    named = checkpoints or []
+    stored = [name.removeprefix(STORAGE) for name in named if name.startswith(STORAGE)]
+    notes = [path.read_text() for name in named if not name.startswith(STORAGE) for path in _files(Path(name))]
     key = _parsed(public_key) if public_key else None
-    _with_checkpoints(data_dir, lambda control, own: _verify(control, own, tenant, notes, key))
+    folder = data_dir.absolute() if data_dir else None
+    with failures_explained():
+        asyncio.run(_verify(folder, tenant, notes, stored, key))
 
 
 async def _verify(
-    control: ControlPlane, own: Checkpoints, tenant: str | None, notes: list[str], key: PublicKey | None
+    folder: Path | None, tenant: str | None, notes: list[str], stored: list[str], key: PublicKey | None
 ) -> None:
-    from erp.security.audit import Verification
+    from erp.main import Settings, offline
 
-    keys = [key] if key else await own.public_keys()
     broken = 0
-    for name in [tenant] if tenant else await control.checkpoints.tenants():
-        head = await control.audit.head(name)
-        with _progress(f"checking {name}", head.seq if head else 0) as advance:
-            verdict = await Verification(control, name, keys, notes).run(advance)
-        if verdict.is_whole:
-            facts = f"{verdict.checked} records, {verdict.deleted} lawfully deleted, {verdict.checkpoints} checkpoints agree"
-            typer.echo(f"{name}: whole: {facts}")
-        else:
-            broken += 1
-            typer.echo(f"{name}: BROKEN at record {verdict.broken_at}: {verdict.reason}")
+    async with offline(Settings(data_dir=folder) if folder else Settings()) as layer:
+        keys = [key] if key else await layer.audit_keeper.checkpoints.public_keys()
+        archives = [layer.archive_at(place) for place in stored]
+        for name in [tenant] if tenant else await layer.control.checkpoints.tenants():
+            archived = [note for archive in archives for note in await archive.notes(name)]
+            broken += not await _is_whole(layer.control, name, keys, [*notes, *archived])
     if broken:
         raise typer.Exit(1)
+
+
+async def _is_whole(control: ControlPlane, name: str, keys: list[PublicKey], notes: list[str]) -> bool:
+    from erp.security.audit import Verification
+
+    head = await control.audit.head(name)
+    with _progress(f"checking {name}", head.seq if head else 0) as advance:
+        verdict = await Verification(control, name, keys, notes).run(advance)
+    if verdict.is_whole:
+        facts = (
+            f"{verdict.checked} records, {verdict.deleted} lawfully deleted, {verdict.checkpoints} checkpoints agree"
+        )
+        typer.echo(f"{name}: whole: {facts}")
+    else:
+        typer.echo(f"{name}: BROKEN at record {verdict.broken_at}: {verdict.reason}")
+    return verdict.is_whole
 
 
 @app.command()

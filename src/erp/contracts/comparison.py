@@ -122,6 +122,8 @@ def _what(key: str, old: dict[str, Any], new: dict[str, Any]) -> str:
 def _level(key: str, old: Any, new: Any, *, is_input: bool) -> str:
     if key in _WORDING:
         return "patch"
+    if key == "x-erp-pii" and old is None:
+        return "minor"  # what is sent and answered stays the same: it is treated in more places
     wider = _is_wider(key, old, new)
     if wider is None:
         return "major"

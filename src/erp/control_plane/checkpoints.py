@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from erp.control_plane import cursors, moments
 from erp.control_plane.database import Database
 from erp.control_plane.statements import insert_new
-from erp.control_plane.tables import audit_checkpoints, audit_heads
+from erp.control_plane.tables import audit, audit_checkpoints, audit_heads
 
 
 class StoredCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,19 +72,41 @@ class StoredCheckpoints:
         """Return whoever has audit records, also those that are gone."""
         return await self._database.run(partial(_tenants, sa.select(audit_heads.c.tenant)))
 
-    async def grown(self) -> list[str]:
-        """Return whose log has records that no checkpoint covers."""
-        covered = sa.select(audit_checkpoints.c.tenant).where(
-            audit_checkpoints.c.tenant == audit_heads.c.tenant, audit_checkpoints.c.size >= audit_heads.c.seq
+    async def grown(self, *, without_actor: str = "") -> list[str]:
+        """Return whose log has records that no checkpoint covers; those of ``without_actor`` alone do not count."""
+        newest = sa.select(sa.func.coalesce(sa.func.max(audit_checkpoints.c.size), 0))
+        newest = newest.where(audit_checkpoints.c.tenant == audit_heads.c.tenant)
+        behind = sa.select(audit.c.seq).where(
+            audit.c.tenant == audit_heads.c.tenant,
+            audit.c.seq > newest.correlate(audit_heads).scalar_subquery(),
+            audit.c.actor != without_actor,
         )
-        statement = sa.select(audit_heads.c.tenant).where(audit_heads.c.seq > 0, ~covered.exists())
+        statement = sa.select(audit_heads.c.tenant).where(behind.correlate(audit_heads).exists())
         return await self._database.run(partial(_tenants, statement))
+
+    async def unarchived(self, after: tuple[str, int], limit: int) -> list[StoredCheckpoint]:
+        """Return up to ``limit`` checkpoints behind tenant and size that are not known to be in the archive."""
+        table = audit_checkpoints.c
+        statement = sa.select(audit_checkpoints).where(
+            table.archived_at.is_(None), sa.tuple_(table.tenant, table.size) > sa.tuple_(*after)
+        )
+        statement = statement.order_by(table.tenant, table.size).limit(limit)
+        rows = await self._database.run(lambda connection: connection.execute(statement).all())
+        return [_checkpoint(row) for row in rows]
+
+    async def archived(self, tenant: str, size: int) -> None:
+        """Record that a checkpoint is in the archive."""
+        table = audit_checkpoints.c
+        statement = sa.update(audit_checkpoints).where(table.tenant == tenant, table.size == size)
+        await self._database.transact(
+            lambda connection: connection.execute(statement.values(archived_at=moments.now()))
+        )
 
 
 def _tenants(statement: sa.Select[str], connection: sa.Connection) -> list[str]:
     return list(connection.execute(statement.order_by(audit_heads.c.tenant)).scalars())
 
 
-def _checkpoint(row: sa.Row[str, int, str, int]) -> StoredCheckpoint:
-    tenant, size, note, made_at = row
+def _checkpoint(row: sa.Row[str, int, str, int, int | None]) -> StoredCheckpoint:
+    tenant, size, note, made_at, _ = row
     return StoredCheckpoint(tenant=tenant, size=size, note=note, made_at=moments.text(made_at))

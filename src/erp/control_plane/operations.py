@@ -13,7 +13,7 @@ from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import moments
 from erp.control_plane.database import Database
 from erp.control_plane.statements import insert_new
-from erp.control_plane.tables import operations
+from erp.control_plane.tables import operations, retention
 from erp.control_plane.tenants import require
 from erp.errors import FieldError, ProviderError
 from erp.runtime.operation import Operation, Order, Outcome, Progress
@@ -121,9 +121,13 @@ class StoredOperations:
         return await self._database.transact(lambda connection: connection.execute(statement).rowcount > 0)
 
     async def purge(self, *, older_than_seconds: float = KEPT_SECONDS) -> int:
-        """Forget a bounded number of operations that ended long ago."""
+        """Forget a bounded number of operations that ended long ago.
+
+        Those of tenants that have said how long they keep what are not touched.
+        """
         ended_before = self._clock() - int(older_than_seconds * moments.MICROSECONDS)
-        old = sa.select(operations.c.id).where(operations.c.ended_at < ended_before).limit(PURGED_AT_ONCE)
+        others = operations.c.tenant.not_in(sa.select(retention.c.tenant))
+        old = sa.select(operations.c.id).where(operations.c.ended_at < ended_before, others).limit(PURGED_AT_ONCE)
         statement = sa.delete(operations).where(operations.c.id.in_(old))
         return await self._database.transact(lambda connection: connection.execute(statement).rowcount)
 

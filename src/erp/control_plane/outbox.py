@@ -12,7 +12,7 @@ from erp.control_plane import moments
 from erp.control_plane.batch import AT_ONCE, storable
 from erp.control_plane.database import Database
 from erp.control_plane.revisions import Topic
-from erp.control_plane.tables import outbox, revisions
+from erp.control_plane.tables import outbox, retention, revisions
 from erp.runtime.ports import OutboxEvent
 
 DUE, DELIVERED, DEAD = "due", "delivered", "dead"
@@ -123,10 +123,17 @@ class Outbox:
         return await self._database.transact(lambda connection: connection.execute(statement).rowcount > 0)
 
     async def purge(self, *, older_than_seconds: float = DEDUPE_SECONDS) -> int:
-        """Forget a bounded number of delivered events; until then their ids are not accepted again."""
+        """Forget a bounded number of delivered events; until then their ids are not accepted again.
+
+        Those of tenants that have said how long they keep what are not touched.
+        """
         table = outbox.c
         settled_before = moments.after(-older_than_seconds)
-        old = sa.select(table.position).where(table.settled_at < settled_before, table.state == DELIVERED)
+        old = sa.select(table.position).where(
+            table.settled_at < settled_before,
+            table.state == DELIVERED,
+            table.tenant.not_in(sa.select(retention.c.tenant)),
+        )
         statement = sa.delete(outbox).where(table.position.in_(old.limit(PURGED_AT_ONCE)))
         return await self._database.transact(lambda connection: connection.execute(statement).rowcount)
 

@@ -17,6 +17,7 @@ from erp.control_plane.connections import StoredConnections
 from erp.control_plane.database import Database
 from erp.control_plane.directory import Directory
 from erp.control_plane.elevations import Elevations
+from erp.control_plane.expiry import ExpiredRows
 from erp.control_plane.journal import GroupCommitJournal
 from erp.control_plane.key_uses import KeyUses
 from erp.control_plane.open_work import StoredOpenWork
@@ -30,6 +31,7 @@ from erp.control_plane.rates import SharedRates
 from erp.control_plane.reminders import StoredReminders
 from erp.control_plane.retention import AuditRetention
 from erp.control_plane.retirements import Retirements
+from erp.control_plane.retention_policies import StoredRetention
 from erp.control_plane.revisions import Revisions
 from erp.control_plane.revoked_tokens import RevokedTokens
 from erp.control_plane.routes import StoredRoutes
@@ -67,6 +69,8 @@ class ControlPlane:
         self.audit_proofs = AuditProofs(database)
         self.checkpoints = StoredCheckpoints(database)
         self.retention = AuditRetention(database)
+        self.retention_policies = StoredRetention(database)
+        self.expired_rows = ExpiredRows(database)
         self.secrets = SecretRows(database, self.revisions)
         self.retirements = Retirements(database, self.revisions)
         self.secret_schedules = SecretSchedules(database)

@@ -5,7 +5,7 @@ A deleted record leaves its place, time and hash; a record with reason and range
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -19,8 +19,9 @@ from erp.control_plane.audit import DELETED
 from erp.control_plane.batch import ChainWriter, audit_row
 from erp.control_plane.chain import DELETION
 from erp.control_plane.database import Database
+from erp.control_plane.retention_policies import unsaid
 from erp.control_plane.statements import insert_new
-from erp.control_plane.tables import audit, audit_retention
+from erp.control_plane.tables import audit, audit_retention, retention
 from erp.control_plane.tenants import require
 from erp.errors import FieldError, ProviderError
 from erp.runtime.ports import AuditEntry
@@ -29,7 +30,7 @@ RecordClass = Literal["security", "refusals", "configuration", "calls"]
 CLASSES: tuple[RecordClass, ...] = ("security", "refusals", "configuration", "calls")
 SHORTEST_DAYS: dict[RecordClass, int] = {"security": 90, "refusals": 30, "configuration": 30, "calls": 1}
 
-_SECURITY = ("keys", "tenants", "policies", "consents", "break_glass", "audit", "secrets", "auth")
+_SECURITY = ("keys", "tenants", "policies", "consents", "break_glass", "audit", "secrets", "auth", "privacy")
 _CONFIGURATION = ("connections", "routes", "quotas", "catalog", "operations", "outbox")
 DAY = 86_400 * moments.MICROSECONDS
 PER_TRANSACTION = 5_000
@@ -51,6 +52,14 @@ class Grounds:
     actor: str
     reason: str
     request_id: str
+
+
+GoOn = Callable[[], Awaitable[bool]]
+"""Whether to begin another transaction."""
+
+
+async def _always() -> bool:
+    return True
 
 
 class AuditRetention:
@@ -84,21 +93,26 @@ class AuditRetention:
             if days is not None:
                 row = {"tenant": tenant, "class": name, "days": days}
                 connection.execute(insert_new(self._database.dialect, table).values(row))
+                connection.execute(insert_new(self._database.dialect, retention).values(unsaid(tenant)))
 
         await self._database.transact(write)
 
-    async def tenants(self) -> list[str]:
-        """Return who has rules."""
-        statement = sa.select(audit_retention.c.tenant).distinct().order_by(audit_retention.c.tenant)
-        return await self._database.run(lambda connection: list(connection.execute(statement).scalars()))
+    async def count(self, tenant: str) -> dict[str, int]:
+        """Return how many records of each class ``apply`` would delete now."""
+        found: dict[str, int] = {}
+        for rule in await self.rules(tenant):
+            if rule.days is not None:
+                which = sa.and_(*_deletable(tenant), _old(rule))
+                statement = sa.select(sa.func.count()).select_from(audit).where(which)
+                found[rule.name] = await self._database.run(partial(_scalar, statement))
+        return found
 
-    async def apply(self, tenant: str, grounds: Grounds) -> dict[str, int]:
-        """Delete what ``tenant`` has kept long enough; return how many records of each class."""
+    async def apply(self, tenant: str, grounds: Grounds, go_on: GoOn = _always) -> dict[str, int]:
+        """Delete what ``tenant`` has kept long enough, asking ``go_on`` between transactions; return how many of each class."""
         deleted: dict[str, int] = {}
         for rule in await self.rules(tenant):
             if rule.days is not None:
-                old = sa.and_(audit.c.time < moments.now() - rule.days * DAY, _class() == rule.name)
-                deleted[rule.name] = await self._delete(tenant, old, grounds, {"class": rule.name})
+                deleted[rule.name] = await self._delete(tenant, _old(rule), grounds, {"class": rule.name}, go_on)
         return deleted
 
     async def erase(self, tenant: str, first: int, last: int, grounds: Grounds) -> int:
@@ -106,13 +120,18 @@ class AuditRetention:
         return await self._delete(tenant, audit.c.seq.between(first, last), grounds, {})
 
     async def _delete(
-        self, tenant: str, which: sa.ColumnElement[bool], grounds: Grounds, detail: dict[str, Any]
+        self,
+        tenant: str,
+        which: sa.ColumnElement[bool],
+        grounds: Grounds,
+        detail: dict[str, Any],
+        go_on: GoOn = _always,
     ) -> int:
         done = 0
         while True:
             count = await self._database.transact(partial(self._delete_some, tenant, which, grounds, detail))
             done += count
-            if count < PER_TRANSACTION:
+            if count < PER_TRANSACTION or not await go_on():
                 return done
 
     def _delete_some(
@@ -125,8 +144,7 @@ class AuditRetention:
     ) -> int:
         heads = self._chain.locked(connection, {tenant})
         table = audit.c
-        deletable = sa.and_(table.tenant == tenant, table.outcome != DELETED, table.action != DELETION, which)
-        found = sa.select(table.seq).where(deletable).order_by(table.seq).limit(PER_TRANSACTION)
+        found = sa.select(table.seq).where(*_deletable(tenant), which).order_by(table.seq).limit(PER_TRANSACTION)
         ranges = _ranges(list(connection.execute(found).scalars()))
         if not ranges:
             return 0
@@ -136,6 +154,18 @@ class AuditRetention:
             connection.execute(emptied.where(table.tenant == tenant, table.seq.between(first, last)))
         self._chain.extend(connection, [audit_row(_deletion(tenant, grounds, detail | {"ranges": ranges}))], heads)
         return sum(last - first + 1 for first, last in ranges)
+
+
+def _deletable(tenant: str) -> tuple[sa.ColumnElement[bool], ...]:
+    return (audit.c.tenant == tenant, audit.c.outcome != DELETED, audit.c.action != DELETION)
+
+
+def _old(rule: RetentionRule) -> sa.ColumnElement[bool]:
+    return sa.and_(audit.c.time < moments.now() - (rule.days or 0) * DAY, _class() == rule.name)
+
+
+def _scalar(statement: sa.Select[int], connection: sa.Connection) -> int:
+    return connection.execute(statement).scalar_one()
 
 
 def _class() -> sa.ColumnElement[str]:

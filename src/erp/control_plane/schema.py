@@ -8,7 +8,7 @@ from erp.contracts.models.errors import ErrorCode
 from erp.control_plane.database import Database
 from erp.errors import ProviderError
 
-HEAD = "0015"
+HEAD = "0016"
 """The newest migration. A test proves that no file under ``migrations/versions`` is newer."""
 
 _LOCK = 0x6572705F

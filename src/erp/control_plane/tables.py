@@ -283,6 +283,7 @@ audit_checkpoints = sa.Table(
     _number("size", key=True),
     _text("note"),
     _number("made_at"),
+    _number("archived_at", optional=True),
     comment="signed notes; without foreign key: they outlive the tenant as its records do",
 )
 
@@ -378,6 +379,18 @@ consents = sa.Table(
 
 privacy_settings = sa.Table(
     "privacy_settings", metadata, _owner(), _text("settings"), _number("revision"), _number("updated_at")
+)
+
+retention = sa.Table(
+    "retention",
+    metadata,
+    _owner(),
+    _text("policy"),
+    _number("revision"),
+    _number("runs_at"),
+    _number("leased_until"),
+    sa.Index(None, "runs_at"),
+    comment="runs_at: when it is applied next; leased_until: one process does it until then",
 )
 
 revisions = sa.Table(

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from erp.gateway.policies import AccessEvaluation, Permissions, Policies
     from erp.gateway.privacy import PrivacyPages
     from erp.gateway.reloading import Reloading
+    from erp.gateway.retention import RetentionPages
     from erp.gateway.routing import Routing
     from erp.gateway.saml import SamlProviderPages, SamlRoutes
     from erp.gateway.scim import DirectoryRoles, Scim
@@ -97,6 +98,7 @@ class Parts:
     break_glass: BreakGlass
     access: AccessEvaluation
     privacy: PrivacyPages
+    retention: RetentionPages
     links: LinkRoutes
     sign_ins: SignIns
     sessions: BrowserSessions
@@ -131,7 +133,7 @@ def pages(credentials: Credentials, parts: Parts, lifespan: Lifespan | None = No
         *session_routes(route, parts.sign_ins, parts.sessions),
         *audit_routes(route, parts.audit_log),
         *break_glass_routes(route, parts.break_glass),
-        *privacy_routes(route, parts.privacy),
+        *privacy_routes(route, parts.privacy, parts.retention),
         *administration_routes(route, parts.administration),
         *actor_routes(route, parts),
         *secret_schedule_routes(route, parts.secret_schedules),
@@ -237,7 +239,7 @@ def break_glass_routes(route: Callable[..., Route], break_glass: BreakGlass) -> 
     ]
 
 
-def privacy_routes(route: Callable[..., Route], privacy: PrivacyPages) -> list[Route]:
+def privacy_routes(route: Callable[..., Route], privacy: PrivacyPages, retention: RetentionPages) -> list[Route]:
     """Return the routes about personal data."""
     return [
         route("/privacy/settings", privacy.settings),
@@ -246,6 +248,9 @@ def privacy_routes(route: Callable[..., Route], privacy: PrivacyPages) -> list[R
         route("/privacy/key", privacy.key),
         route("/privacy/export", privacy.export, "POST"),
         route("/privacy/erasure", privacy.erase, "POST"),
+        route("/privacy/retention", retention.policy),
+        route("/privacy/retention", retention.put, "PUT"),
+        route("/privacy/retention:apply", retention.apply, "POST"),
     ]
 
 

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from erp.runtime.action import Action
     from erp.runtime.call_policy import Breaker, Bulkhead, CallPolicy, Rate
     from erp.runtime.catalog import ProviderCatalog
+    from erp.runtime.manifest import ProviderManifest
     from erp.runtime.ports import Connections
+
+    Outgoing = Callable[["Method", ProviderManifest, str, Action], "Method"]
+    """``outgoing(method, manifest, connection, action)``: the method as it is run, for what it may carry to others."""
 
 FRESH_SECONDS = 1.0
 MAX_PLANS = 20_000
@@ -98,6 +102,8 @@ class PlanBook:
         self._services: dict[str, Any] = {}
         self._plans: dict[tuple[str, Action, str, str], Plan] = {}
         self._guards: dict[Key, Guards] = {}
+        self.outgoing: Outgoing | None = None
+        """Treats what methods carry to others; None: they are run as they are."""
         pool.on_retired = self._let_go
 
     def add_service(self, name: str, service: Any) -> None:
@@ -171,9 +177,10 @@ class PlanBook:
         opened = await self._opened(target)
         policy = call_policy.resolve(action.name, manifest.limits, tenant_policy, opened.connection.policy)
         gate, breaker, bucket = self._guards_of(opened.connection).of(policy)
+        method = getattr(opened.provider, action.name)
         return Plan(
             action=action,
-            method=getattr(opened.provider, action.name),
+            method=method if self.outgoing is None else self.outgoing(method, manifest, connection, action),
             policy=policy,
             gate=gate,
             bucket=bucket,

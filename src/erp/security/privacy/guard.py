@@ -8,12 +8,14 @@ import msgspec
 
 from erp.security.privacy.recognisers import hits
 from erp.security.privacy.redaction import replaced
-from erp.security.privacy.scanning import Marks, treated
+from erp.security.privacy.scanning import Marks, treated, treated_where_marked
 from erp.security.privacy.settings import PrivacySettings, Use
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from erp.control_plane.privacy import StoredPrivacy
-    from erp.runtime.ports import AuditEntry, Claim, ClaimOutcome, Completion, Journal
+    from erp.runtime.ports import AuditEntry, Claim, ClaimOutcome, Completion, Journal, OutboxEvent
     from erp.security.privacy.treatment import Treatments
 
 MAX_KNOWN = 10_000
@@ -43,14 +45,20 @@ class PrivacyGuard:
         """Return ``text`` as it may stand there, by the settings that were read last; redacted when none were."""
         found = self._known.get(tenant)
         treatment = (found[1] if found else DEFAULT).treatment_of(use)
-        if treatment == "keep":
+        if treatment == "none":
             return text
         return replaced(text, hits(text), self._treatments.of(tenant, treatment))
 
     async def document(self, tenant: str, use: Use, value: Any, marks: Marks | None = None) -> Any:
-        """Return a JSON value as it may stand there."""
-        treatment = (await self.settings(tenant)).treatment_of(use)
-        return value if treatment == "keep" else treated(value, self._treatments.of(tenant, treatment), marks)
+        """Return a JSON value as it may stand there; ``marks``: what its contract marks in it."""
+        settings = await self.settings(tenant)
+        treatment = settings.treatment_of(use)
+        if treatment == "none":
+            return value
+        replacement = self._treatments.of(tenant, treatment)
+        if use in settings.only_marked:
+            return treated_where_marked(value, replacement, marks or {})
+        return treated(value, replacement, marks)
 
 
 class PrivateJournal:
@@ -59,9 +67,11 @@ class PrivateJournal:
     Of audit records the reasons are treated, which may repeat what a server said; who did what stays, or it were no record.
     """
 
-    def __init__(self, journal: Journal, guard: PrivacyGuard) -> None:
+    def __init__(self, journal: Journal, guard: PrivacyGuard, marks_of: Callable[[OutboxEvent], Marks]) -> None:
+        """``marks_of``: what the contract of an event marks in its data."""
         self._journal = journal
         self._guard = guard
+        self._marks_of = marks_of
 
     async def claim(self, claim: Claim) -> ClaimOutcome:
         return await self._journal.claim(claim)
@@ -71,10 +81,7 @@ class PrivateJournal:
             await self._guard.settings(completion.audit.tenant)
         audit = self._treated(completion.audit)
         if completion.events:
-            events = [
-                msgspec.structs.replace(one, data=await self._guard.document(one.tenant, "events", one.data))
-                for one in completion.events
-            ]
+            events = [await self._event(one) for one in completion.events]
             completion = msgspec.structs.replace(completion, audit=audit, events=events)
         elif audit is not completion.audit:
             completion = msgspec.structs.replace(completion, audit=audit)
@@ -82,6 +89,10 @@ class PrivateJournal:
 
     def note(self, audit: AuditEntry) -> None:
         self._journal.note(self._treated(audit))
+
+    async def _event(self, event: OutboxEvent) -> OutboxEvent:
+        data = await self._guard.document(event.tenant, "events", event.data, self._marks_of(event))
+        return event if data is event.data else msgspec.structs.replace(event, data=data)
 
     def _treated(self, audit: AuditEntry) -> AuditEntry:
         if audit.outcome == "ok":

@@ -14,10 +14,12 @@ from erp.security.privacy.settings import SUBJECT, Entries, Events, Objects, Pla
 Call = Callable[..., Awaitable[Any]]
 """``await call(place, action, request, number)``; the number makes repeatable what is repeated after a crash."""
 
-ROWS_OF_PAGE = 1000
+MOST_ROWS = 100_000
+"""More rows about one person are not handed out, and that is said."""
 MOST_BYTES = 1024 * 1024
 """Larger objects are named in an export, not copied into it."""
 
+NOT_ALL = f"there are more than {MOST_ROWS} rows; read the others from the table"
 NOT_READABLE = "the contract of caches lists no entries; what they hold is a copy that expires"
 NOT_DELETED = "the application did not delete it, or did not say; ask again"
 NOT_TAKEN_BACK = "what was published cannot be taken back; it goes when its retention of {days} days ends"
@@ -58,7 +60,9 @@ async def exported(place: Place, subject: str, call: Call) -> Finding:
     data: list[Any] = []
     match place:
         case Rows():
-            data = [row async for row in _rows(place, subject, call)]
+            data, is_whole = await _rows(place, subject, call)
+            if not is_whole:
+                return Finding(place=name_of(place), found=None, data=data, why=NOT_ALL)
         case Objects():
             data = [await _copied(place, one, call) async for one in _objects(place, subject, call)]
         case Records():
@@ -93,21 +97,15 @@ async def erased(place: Place, subject: str, call: Call) -> Finding:
 
 async def _kept(place: Place, subject: str, call: Call) -> Finding:
     found = await exported(place, subject, call)
-    return Finding(place=found.place, found=found.found, kept=found.found or 0, why=place.keep)
+    return Finding(place=found.place, found=found.found, kept=len(found.data or []), why=place.keep)
 
 
-async def _rows(place: Rows, subject: str, call: Call) -> AsyncIterator[dict[str, Any]]:
+async def _rows(place: Rows, subject: str, call: Call) -> tuple[list[dict[str, Any]], bool]:
+    """Return the rows about a person, and whether these are all."""
     sql = f"SELECT * FROM {place.table} WHERE {place.column} = ?"  # noqa: S608  (names by pattern, the value by parameter)
-    cursor: Any = msgspec.UNSET
-    while True:
-        request = db.QueryRequest(sql=sql, parameters=[subject], max_rows=ROWS_OF_PAGE, cursor=cursor)
-        page = await call(place, "query", request, 0)
-        names = [column.name for column in page.columns]
-        for row in page.rows:
-            yield dict(zip(names, row, strict=True))
-        cursor = page.next_cursor
-        if cursor is msgspec.UNSET:
-            return
+    page = await call(place, "query", db.QueryRequest(sql=sql, parameters=[subject], max_rows=MOST_ROWS), 0)
+    names = [column.name for column in page.columns]
+    return [dict(zip(names, row, strict=True)) for row in page.rows], not page.truncated
 
 
 async def _objects(place: Objects, subject: str, call: Call) -> AsyncIterator[storage.Object]:

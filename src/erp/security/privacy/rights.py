@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
 from erp.runtime.effects import now
 from erp.runtime.ports import AuditEntry, Completion
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from erp.runtime.ports import Journal
     from erp.security.privacy.guard import PrivacyGuard
     from erp.security.privacy.receipts import Receipts
+    from erp.security.privacy.retention import RetentionKeeper
     from erp.security.privacy.settings import Place
 
 SERVICE = "privacy"
@@ -46,22 +48,33 @@ class SubjectRights:
     """Fans out over the providers of a tenant."""
 
     def __init__(
-        self, calls: Calls, journal: Journal, guard: PrivacyGuard, policies: StoredPolicies, receipts: Receipts
+        self,
+        calls: Calls,
+        journal: Journal,
+        guard: PrivacyGuard,
+        policies: StoredPolicies,
+        receipts: Receipts,
+        retention: RetentionKeeper,
     ) -> None:
         self._calls = calls
         self._journal = journal
         self._guard = guard
         self._policies = policies
         self._receipts = receipts
+        self._retention = retention
 
     async def run(self, operation: Operation, report: Report) -> dict[str, Any]:
         """Return the receipt, and with an export the data.
 
         Raises:
-            ProviderError: ``unavailable`` and the like when a place could not be asked; nothing of it is
-                lost when the request is made again.
+            ProviderError: ``failed_precondition`` for an erasure under a legal hold (GDPR 17(3)(e)), ``unavailable`` and
+                the like when a place could not be asked; nothing of it is lost when the request is made again.
         """
         wish = msgspec.json.decode(operation.order.body, type=Wish)
+        hold = (await self._retention.policy(operation.tenant))[0].hold
+        if wish.right == "erasure" and hold is not None:
+            message = f"Nothing is erased while there is a legal hold: {hold.reason}."
+            raise ProviderError(ErrorCode.FAILED_PRECONDITION, message)
         kept = (await self._guard.settings(operation.tenant)).places
         found = []
         for number, place in enumerate(kept):

@@ -47,6 +47,44 @@ def treated(document: Any, replacement: Replacement, marks: Marks | None = None)
     return _treated(document, replacement, marks or {}, ("", "", ""), 0)
 
 
+def treated_where_marked(document: Any, replacement: Replacement, marks: Marks) -> Any:
+    """Return ``document`` with personal data replaced where a contract marks it, and everything else as it is."""
+    return changed_where_marked(document, marks, lambda value, mark: treated(value, replacement, {"": mark}))
+
+
+def changed_where_marked(document: Any, marks: Marks, change: Callable[[Any, str], Any]) -> Any:
+    """Return ``document`` with every marked value replaced by ``change(value, mark)``.
+
+    Typed values (``msgspec.Struct``) stay what they are; bytes are no text and never changed.
+    """
+    return _where_marked(document, marks, change, "")
+
+
+def _where_marked(value: Any, marks: Marks, change: Callable[[Any, str], Any], path: str) -> Any:
+    if path in marks:
+        return value if value is msgspec.UNSET or isinstance(value, bytes) else change(value, marks[path])
+    if path and not _leads(path, marks):
+        return value
+    match value:
+        case msgspec.Struct():
+            return msgspec.structs.replace(
+                value,
+                **{
+                    field.name: _where_marked(
+                        getattr(value, field.name), marks, change, _joined(path, field.encode_name, marks)
+                    )
+                    for field in msgspec.structs.fields(value)
+                },
+            )
+        case dict():
+            return {key: _where_marked(item, marks, change, _joined(path, key, marks)) for key, item in value.items()}
+        case list() | tuple():
+            inner = _joined(path, "*", marks)
+            return [_where_marked(item, marks, change, inner) for item in value]
+        case _:
+            return value
+
+
 def _treated(value: Any, replacement: Replacement, marks: Marks, place: tuple[str, str, str], depth: int) -> Any:
     path, name, parent = place
     if depth > MAX_DEPTH:
@@ -98,9 +136,15 @@ def _shown(key: str) -> str:
 
 def _joined(path: str, name: str, marks: Marks) -> str:
     made = f"{path}/{name}" if path else str(name)
-    if marks and made not in marks and f"{path}/*" in marks:
-        return f"{path}/*"
+    if marks and not _leads(made, marks):
+        star = f"{path}/*" if path else "*"
+        return star if _leads(star, marks) else made
     return made
+
+
+def _leads(path: str, marks: Marks) -> bool:
+    """Whether something at or under ``path`` is marked."""
+    return path in marks or any(mark.startswith(f"{path}/") for mark in marks)
 
 
 def _hits(text: str, name: str, parent: str, mark: str, *, is_number: bool = False) -> list[Hit]:

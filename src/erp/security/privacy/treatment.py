@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
 
-Treatment = Literal["keep", "redact", "hash", "tokenise"]
+Treatment = Literal["none", "keep", "redact", "hash", "tokenise"]
+"""``keep`` is what ``none`` was called first."""
 
 _KEY_BYTES = 64
 _HASH_DIGITS = 32
@@ -39,9 +40,9 @@ class Treatments:
         return "Treatments()"
 
     def of(self, tenant: str, treatment: Treatment) -> Callable[[str, str], str]:
-        """Return what replaces a value of a kind; ``keep`` replaces it by itself."""
+        """Return what replaces a value of a kind; ``none`` replaces it by itself."""
         match treatment:
-            case "keep":
+            case "none" | "keep":
                 return lambda _, value: value
             case "redact":
                 return lambda kind, _: f"[{kind}]"
