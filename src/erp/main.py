@@ -213,8 +213,6 @@ class Layer:
         self.plans = PlanBook(self.catalog, self.pool, control.connections)
         self.plans.outgoing = OutgoingTexts(self.privacy, self.treatments)
         self.calls = self._pipeline()
-        if settings.processes > 1:
-            self.calls.rates, self.calls.key_rates = control.rates, control.key_rates
         self.audit_keeper.archive = self._archive()
         self.retention = RetentionKeeper(control, self._context)
         self.configuring = self._configuring()
@@ -257,6 +255,8 @@ class Layer:
         )
         calls.shares = tenant_shares()
         calls.spending = Spending(self.control.budgets)
+        if self.settings.processes > 1:
+            calls.rates, calls.key_rates = self.control.rates, self.control.key_rates
         return calls
 
     def _context(self, service: str, tenant: str, seconds: float) -> CallContext:

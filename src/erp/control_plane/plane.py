@@ -30,8 +30,8 @@ from erp.control_plane.quotas import LeasedQuotas
 from erp.control_plane.rates import SharedRates
 from erp.control_plane.reminders import StoredReminders
 from erp.control_plane.retention import AuditRetention
-from erp.control_plane.retirements import Retirements
 from erp.control_plane.retention_policies import StoredRetention
+from erp.control_plane.retirements import Retirements
 from erp.control_plane.revisions import Revisions
 from erp.control_plane.revoked_tokens import RevokedTokens
 from erp.control_plane.routes import StoredRoutes
