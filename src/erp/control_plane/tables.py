@@ -345,12 +345,7 @@ reminders = sa.Table(
 )
 
 open_work = sa.Table(
-    "open_work",
-    metadata,
-    _owner(),
-    _text("service", key=True),
-    _text("mark"),
-    comment="mark: another one each time, so that only what nobody marked meanwhile is cleared",
+    "open_work", metadata, _owner(), _text("service", key=True), _text("mark"), comment="mark: new at each marking"
 )
 
 policies = sa.Table(
