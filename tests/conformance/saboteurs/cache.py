@@ -223,13 +223,15 @@ class TheInitialValueIsTheFirstSum:
 @breaks("CACHE-61", ref=REF)
 class IncrementsReadThenWrite:
     async def increment(self, request: Any, context: Any) -> Any:
-        entry = self._entries.find(request.key)  # type: ignore[attr-defined]
-        before = msgspec.json.decode(entry.data) if entry is not None else None
-        await asyncio.sleep(0)
+        before = self._present(request.key)
+        await asyncio.sleep(0.01)
         if isinstance(before, int) and not isinstance(before, bool):
-            present = msgspec.json.decode(self._entries.find(request.key).data)  # type: ignore[attr-defined]
-            request.by += before - present
+            request.by += before - self._present(request.key)
         return await super().increment(request, context)  # type: ignore[misc]
+
+    def _present(self, key: str) -> Any:
+        entry = self._entries.find(key)  # type: ignore[attr-defined]
+        return msgspec.json.decode(entry.data) if entry is not None else 0
 
 
 @breaks("CACHE-62", ref=REF)

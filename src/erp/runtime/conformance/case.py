@@ -39,7 +39,7 @@ class Case:
     is_last: bool
     """True when it judges what all other cases have recorded."""
     is_timed: bool
-    """True when it measures time: on a busy machine it gets a second and third chance."""
+    """True when it measures time, or what the whole process holds: on a busy machine it gets a second and third chance."""
 
     @property
     def name(self) -> str:

@@ -79,7 +79,7 @@ async def objects_of_one_provider_live_side_by_side(bench: Bench) -> None:
                 require(health.status == "ok", f"closing one object broke another: {health.message}")
 
 
-@case("LIFE-06")
+@case("LIFE-06", timed=True)
 async def close_gives_everything_back(bench: Bench) -> None:
     """``close()`` MUST give back all threads and file descriptors."""
     await _open_and_close(bench, times=3)
