@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from erp.control_plane import ControlPlane, schema
+from erp.control_plane.plane import DATABASE_FILE
 from erp.control_plane.tables import metadata
 from erp.errors import ProviderError
 
@@ -65,3 +68,20 @@ async def test_processes_that_start_together_on_an_empty_directory_migrate_it_on
     assert await opened[2].tenants.ids() == ["acme"]
     for control in opened:
         await control.close()
+
+
+async def test_a_process_waits_for_another_that_migrates_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("erp.control_plane.database.BUSY_SECONDS", 0.05)
+    with closing(sqlite3.connect(tmp_path / DATABASE_FILE, isolation_level=None)) as another:
+        another.execute("PRAGMA journal_mode = WAL")
+        another.execute("BEGIN IMMEDIATE")
+        opening = asyncio.create_task(ControlPlane.open(tmp_path, pepper=b"p"))
+        await asyncio.sleep(0.5)
+        assert not opening.done()
+        another.execute("ROLLBACK")
+
+    control = await opening
+    assert await control.tenants.ids() == []
+    await control.close()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import sqlalchemy as sa
 
 from erp.contracts.models.errors import ErrorCode
@@ -14,6 +17,9 @@ HEAD = "0016"
 _LOCK = 0x6572705F
 """Number of the advisory lock under which processes that start together migrate one by one."""
 
+OTHERS_SECONDS, LOOK_SECONDS = 30.0, 0.1
+"""How long another process may migrate a file of SQLite, longer than a change waits for it; and how often to look."""
+
 
 async def bring_up_to_date(database: Database) -> None:
     """Migrate ``database`` to ``HEAD``, all or nothing; only one of several processes does it.
@@ -22,10 +28,17 @@ async def bring_up_to_date(database: Database) -> None:
     takes to start.
 
     Raises:
-        ProviderError: ``failed_precondition`` when the schema is unknown to this version.
+        ProviderError: ``failed_precondition`` when the schema is unknown to this version, ``unavailable`` when the
+            database does not let it be migrated within 30 s: another process that migrates is waited for.
     """
-    if await database.run(version) != HEAD:
-        await database.transact(_migrate)
+    ends_at = time.monotonic() + OTHERS_SECONDS
+    while await database.run(version) != HEAD:
+        try:
+            await database.transact(_migrate)
+        except ProviderError as error:
+            if error.code is not ErrorCode.UNAVAILABLE or time.monotonic() > ends_at:
+                raise
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 def version(connection: sa.Connection) -> str | None:

@@ -18,7 +18,7 @@ def upgrade() -> None:
         *(sa.Column(name, sa.Text(), nullable=False) for name in ("tenant", "service", "mark")),
         sa.PrimaryKeyConstraint("tenant", "service", name=op.f("pk_open_work")),
         sa.ForeignKeyConstraint(["tenant"], ["tenants.id"], name=op.f("fk_open_work_tenant"), ondelete="CASCADE"),
-        comment="mark: another one each time, so that only what nobody marked meanwhile is cleared",
+        comment="mark: new at each marking",
     )
     # Who has open orders was not noted before: look at all who ever asked for one.
     op.execute(
