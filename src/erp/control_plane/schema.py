@@ -32,11 +32,14 @@ async def bring_up_to_date(database: Database) -> None:
             database does not let it be migrated within 30 s: another process that migrates is waited for.
     """
     ends_at = time.monotonic() + OTHERS_SECONDS
-    while await database.run(version) != HEAD:
+    while True:
         try:
+            if await database.run(version) == HEAD:
+                return
             await database.transact(_migrate)
         except ProviderError as error:
-            if error.code is not ErrorCode.UNAVAILABLE or time.monotonic() > ends_at:
+            # Not even a look is possible while another process makes a new file of SQLite one with a log (WAL).
+            if error.code is not ErrorCode.UNAVAILABLE or database.dialect.name != "sqlite" or time.monotonic() > ends_at:
                 raise
             await asyncio.sleep(LOOK_SECONDS)
 
