@@ -39,7 +39,11 @@ async def bring_up_to_date(database: Database) -> None:
             await database.transact(_migrate)
         except ProviderError as error:
             # Not even a look is possible while another process makes a new file of SQLite one with a log (WAL).
-            if error.code is not ErrorCode.UNAVAILABLE or database.dialect.name != "sqlite" or time.monotonic() > ends_at:
+            if (
+                error.code is not ErrorCode.UNAVAILABLE
+                or database.dialect.name != "sqlite"
+                or time.monotonic() > ends_at
+            ):
                 raise
             await asyncio.sleep(LOOK_SECONDS)
 
