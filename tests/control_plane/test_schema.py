@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -85,3 +86,16 @@ async def test_a_process_waits_for_another_that_migrates_for_long(
     control = await opening
     assert await control.tenants.ids() == []
     await control.close()
+
+
+async def test_a_directory_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / DATABASE_FILE).mkdir()
+    began = time.monotonic()
+    with pytest.raises(ProviderError) as refused:
+        await ControlPlane.open(tmp_path, pepper=b"p")
+    assert refused.value.code == "unavailable"
+    assert refused.value.message.startswith("The control plane's database cannot be opened")
+    assert time.monotonic() - began < schema.OTHERS_SECONDS / 2
+
+    (tmp_path / DATABASE_FILE).rmdir()
+    await (await ControlPlane.open(tmp_path, pepper=b"p")).close()

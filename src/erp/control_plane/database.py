@@ -55,6 +55,12 @@ def _reason(error: Exception) -> str:
     return next((text for begins, text in _REASONS.items() if name.startswith(begins)), _SILENT)
 
 
+def is_held_by_another(error: ProviderError) -> bool:
+    """Whether waiting may help: another process holds the file of SQLite. A full or read-only disk is not such a case."""
+    name: str = getattr(getattr(error.__cause__, "orig", None), "sqlite_errorname", "")
+    return name.startswith("SQLITE_BUSY")
+
+
 class _Engine(Protocol):
     """What differs between the two databases."""
 

@@ -8,7 +8,7 @@ import time
 import sqlalchemy as sa
 
 from erp.contracts.models.errors import ErrorCode
-from erp.control_plane.database import Database
+from erp.control_plane.database import Database, is_held_by_another
 from erp.errors import ProviderError
 
 HEAD = "0016"
@@ -29,7 +29,7 @@ async def bring_up_to_date(database: Database) -> None:
 
     Raises:
         ProviderError: ``failed_precondition`` when the schema is unknown to this version, ``unavailable`` when the
-            database does not let it be migrated within 30 s: another process that migrates is waited for.
+            database cannot be read or written, at once, or another process holds it for longer than 30 s.
     """
     ends_at = time.monotonic() + OTHERS_SECONDS
     while True:
@@ -39,11 +39,7 @@ async def bring_up_to_date(database: Database) -> None:
             await database.transact(_migrate)
         except ProviderError as error:
             # Not even a look is possible while another process makes a new file of SQLite one with a log (WAL).
-            if (
-                error.code is not ErrorCode.UNAVAILABLE
-                or database.dialect.name != "sqlite"
-                or time.monotonic() > ends_at
-            ):
+            if not is_held_by_another(error) or time.monotonic() > ends_at:
                 raise
             await asyncio.sleep(LOOK_SECONDS)
 
