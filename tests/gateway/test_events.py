@@ -147,9 +147,24 @@ async def test_who_may_not_or_cannot_listen_is_told(
     assert answer.status_code == status
 
 
+async def test_what_happens_once_the_answer_has_begun_is_not_missed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = site.layer.feed._end
+
+    async def slow() -> int:
+        await asyncio.sleep(0.2)
+        return await look()
+
+    monkeypatch.setattr(site.layer.feed, "_end", slow)
+    async with listening(site) as listener:
+        await emit(site, 1)
+        assert [event["id"] for event in await listener.until(1)] == ["e1"]
+
+
 async def test_nobody_looks_when_nobody_listens(site: Site) -> None:
     async with listening(site):
-        assert site.layer.feed._watcher is not None
+        await until(lambda: site.layer.feed._watcher is not None)
 
     await until(lambda: site.layer.feed._watcher is None)
 

@@ -56,6 +56,8 @@ class ProviderEvents:
             message = f"The events of {manifest.ref} are not allowed: {decision.reason}."
             raise ProviderError(ErrorCode.PERMISSION_DENIED, message)
         after = _position(visit.request.headers.get(LAST_EVENT_ID))
+        if after is None:
+            after = await self._feed.latest()  # before the answer begins: what happens after it is not missed
         headers = {name.decode(): value.decode() for name, value in answers.common_headers(visit.inbound)}
         lines = _lines(self._feed.events(visit.tenant, after), f"/providers/{manifest.ref}")
         return 200, StreamingResponse(lines, headers=headers, media_type="text/event-stream")

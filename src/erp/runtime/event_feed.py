@@ -32,9 +32,13 @@ class EventFeed:
         self._listeners = 0
         self._watcher: asyncio.Task[None] | None = None
 
-    async def events(self, tenant: str, after: int | None = None) -> AsyncGenerator[Numbered]:
-        """Yield the tenant's events behind ``after``, then those to come; None: only those to come."""
-        position = await self._end() if after is None else after
+    async def latest(self) -> int:
+        """Return the position to begin behind for whoever wants only what is to come from now on."""
+        return await self._end()
+
+    async def events(self, tenant: str, after: int) -> AsyncGenerator[Numbered]:
+        """Yield the tenant's events behind ``after``, then those to come."""
+        position = after
         with self._listening():
             while True:
                 arrived = self._arrived
