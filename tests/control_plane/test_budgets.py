@@ -117,14 +117,25 @@ async def test_a_process_that_was_thought_dead_still_pays_for_what_it_used(open_
     await survivor.close()
 
 
-async def test_what_was_reserved_for_a_cancelled_call_is_given_back(control: ControlPlane) -> None:
+async def test_what_was_reserved_for_a_cancelled_call_is_given_back(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await control.quotas.set("acme", "day", 100, unit="tokens")
+    reserved, may_go_on = asyncio.Event(), asyncio.Event()
+    transact = control.database.transact
+
+    async def slow(work: Any) -> Any:
+        result = await transact(work)
+        reserved.set()
+        await may_go_on.wait()
+        return result
+
+    monkeypatch.setattr(control.database, "transact", slow)
     task = asyncio.create_task(held(control.budgets, {"tokens": 100}))
-    for _ in range(1000):
-        if control.budgets._queue.writer is not None:
-            break
-        await asyncio.sleep(0.001)
+    await asyncio.wait_for(reserved.wait(), 30)
     task.cancel()
+    await asyncio.sleep(0)
+    may_go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     await control.budgets.flush()

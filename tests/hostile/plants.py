@@ -113,7 +113,7 @@ async def planted(victim: httpx2.AsyncClient, admin: httpx2.AsyncClient) -> Loot
         "/providers/storage/filesystem/signed_url",
         json={"params": {"key": "vault/contract.txt", "method": "GET"}},
     )
-    loot.add("token", link.json()["data"]["url"].rpartition("/")[2][:-1] + "A")
+    loot.add("token", _forged(link.json()["data"]["url"].rpartition("/")[2]))
     later = await victim.post(
         "/providers/db/sqlite/query",
         json={"params": {"sql": "SELECT note FROM ledger"}},
@@ -129,6 +129,12 @@ async def planted(victim: httpx2.AsyncClient, admin: httpx2.AsyncClient) -> Loot
     for sql in _hostile_sql():
         loot.add("sql", sql)
     return loot
+
+
+def _forged(token: str) -> str:
+    """Another token: one character amid it is another one, and all its bits count."""
+    middle = len(token) // 2
+    return token[:middle] + ("B" if token[middle] == "A" else "A") + token[middle + 1 :]
 
 
 async def _administered(admin: httpx2.AsyncClient) -> AsyncIterator[tuple[str, dict[str, Any]]]:
