@@ -24,6 +24,25 @@ from erp.runtime.context import Actor, CallContext
 from erp.runtime.ports import Decision, Introspection, IssuedToken, LinkPurpose, SecretVersion
 from erp.runtime.spi import OpenContext
 
+SLOW_FOLDERS = {
+    "tests/cli/migrate": "moves data between servers that it starts",
+    "tests/docs": "runs what the pages show",
+    "tests/durability": "starts servers and kills them",
+    "tests/fuzz": "asks every endpoint many times",
+    "tests/hostile": "tries every action and endpoint as another tenant",
+    "tests/system": "starts servers of its own",
+}
+"""Folders whose tests count as slow, each with what takes the time: ``scripts/test --fast`` leaves them out."""
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow folders."""
+    slow = tuple(ROOT / folder for folder in SLOW_FOLDERS)
+    for item in items:
+        if any(item.path.is_relative_to(folder) for folder in slow):
+            item.add_marker(pytest.mark.slow)
+
 
 class MakeCallContext(Protocol):
     """``call_context(tenant="acme", **facts)``: a ``CallContext`` whose deadline is 5 s ahead."""

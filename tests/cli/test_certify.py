@@ -67,6 +67,7 @@ def test_an_unknown_level_is_refused_before_anything_runs(runner: CliRunner) -> 
     assert "--level is one of P0" in result.stderr
 
 
+@pytest.mark.slow
 def test_what_is_recorded_says_with_what_and_on_which_day_and_recording_it_again_changes_nothing(
     runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

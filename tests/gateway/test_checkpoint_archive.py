@@ -109,6 +109,7 @@ async def test_an_archive_may_be_a_bucket(site: Site, monkeypatch: pytest.Monkey
     assert await archive.notes("acme") == [note]
 
 
+@pytest.mark.slow
 async def test_an_archive_that_was_away_gets_everything_once_it_is_back(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,7 @@ async def test_what_is_down_is_stored_when_that_was_said(operator: httpx2.AsyncC
     assert await password(operator) == "dead"
 
 
+@pytest.mark.slow
 async def test_not_one_call_fails_while_configurations_follow_each_other(operator: httpx2.AsyncClient) -> None:
     await configure(operator, password="0", open_seconds=0.02)
     is_over = False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import datetime
 import json
-import time
 
 import pytest
 from standardwebhooks import Webhook
@@ -96,7 +95,7 @@ def test_a_changed_id_or_timestamp_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "reason"), [(SENT_AT + 301, "too old"), (SENT_AT - 301, "from the future"), (time.time(), "too old")]
+    ("now", "reason"), [(SENT_AT + 301, "too old"), (SENT_AT - 301, "from the future"), (SENT_AT + 1e8, "too old")]
 )
 def test_a_message_outside_the_tolerance_is_refused(now: float, reason: str) -> None:
     with pytest.raises(WebhookVerificationError, match=reason):

@@ -140,6 +140,7 @@ def test_a_transaction_names_its_level_and_is_undone_by_whoever_only_reads() -> 
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_the_driver_loads_and_says_that_nobody_answers(
     open_context: OpenContext, monkeypatch: pytest.MonkeyPatch
