@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import os
 import shutil
@@ -21,6 +22,7 @@ from erp.control_plane import ControlPlane
 from erp.control_plane.tables import metadata as control_plane_tables
 from erp.errors import ProviderError
 from erp.runtime.context import Actor, CallContext
+from erp.runtime.overlaps import Overlap
 from erp.runtime.ports import Decision, Introspection, IssuedToken, LinkPurpose, SecretVersion
 from erp.runtime.spi import OpenContext
 
@@ -89,6 +91,34 @@ class MemoryVault:
 
     async def delete(self, tenant: str, path: str) -> bool:
         return self.values.pop((tenant, path), None) is not None
+
+
+@dataclass
+class ReadableOverlaps:
+    """The port ``Overlaps`` on a dictionary: secret -> version as it is named -> seconds, or None once it is over."""
+
+    planned: dict[str, dict[str, float | None]] = field(default_factory=dict)
+
+    def at(self, *_: str) -> ReadableOverlaps:
+        return self
+
+    @contextlib.asynccontextmanager
+    async def replacing(self, path: str, versions: Mapping[int, str], seconds: float) -> AsyncIterator[None]:
+        yield
+        self.planned.setdefault(path, {}).update(dict.fromkeys(versions.values(), seconds))
+
+    async def of(self, path: str) -> dict[str, Overlap]:
+        now = datetime.datetime.now(datetime.UTC)
+        return {
+            name: Overlap(ends_at=now + datetime.timedelta(seconds=left or 0), is_over=left is None)
+            for name, left in self.planned.get(path, {}).items()
+        }
+
+    async def end(self, path: str, version_id: str) -> None:
+        self.planned[path][version_id] = None
+
+    async def forget(self, path: str) -> None:
+        self.planned.pop(path, None)
 
 
 @dataclass
@@ -211,8 +241,19 @@ def reminders() -> KeptReminders:
 
 
 @pytest.fixture
+def overlaps() -> ReadableOverlaps:
+    """Plans for versions of secrets that a test can read."""
+    return ReadableOverlaps()
+
+
+@pytest.fixture
 def open_context(
-    tmp_path: Path, vault: MemoryVault, identity: ListedIdentity, links: ReadableLinks, reminders: KeptReminders
+    tmp_path: Path,
+    vault: MemoryVault,
+    identity: ListedIdentity,
+    links: ReadableLinks,
+    reminders: KeptReminders,
+    overlaps: ReadableOverlaps,
 ) -> OpenContext:
     """Where a provider under test lives: tenant ``acme``, connection ``default``, empty folders."""
     data_dir, shared_dir = tmp_path / "data", tmp_path / "shared"
@@ -227,6 +268,7 @@ def open_context(
         identity=identity,
         links=links,
         remind=reminders,
+        overlaps=overlaps,
     )
 
 

@@ -241,6 +241,7 @@ class Layer:
             identity=self.identity,
             links=self.links,
             reminders=self.control.reminders,
+            overlaps=self.control.overlaps,
         )
 
     def _pipeline(self) -> Calls:
@@ -295,8 +296,14 @@ class Layer:
         return rotation
 
     def _retirement(self) -> SecretRetirement:
-        retirements, is_in_use = self.control.retirements, self.pool.is_in_use
-        return SecretRetirement(retirements, self.journal, is_in_use=is_in_use, on_still_used=self.rotation.changed)
+        pool, on_still_used = self.pool, self.rotation.changed
+        return SecretRetirement(
+            self.control.retirements,
+            self.journal,
+            is_in_use=pool.is_in_use,
+            destroy=pool.secrets.destroy,
+            on_still_used=on_still_used,
+        )
 
     def _secret_stored(self, tenant: str, path: str) -> None:
         self.rotation.changed(tenant, path)
@@ -324,7 +331,7 @@ class Layer:
         control.reminders.on_set = layer.caretaker.nudge
         control.operations.on_change = layer.operations.nudge
         control.secret_schedules.on_change = layer.scheduled_rotation.nudge
-        layer.vault.on_put = layer._secret_stored
+        layer.vault.on_put = control.overlaps.on_replaced = layer._secret_stored
         control.revisions.watch(Topic.CATALOG, layer.catalog_changed)
         layer._tasks = [
             asyncio.create_task(layer.policy.start(), name="policy"),

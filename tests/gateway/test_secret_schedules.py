@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 from tests.gateway.conftest import Site
 
@@ -178,7 +179,12 @@ async def test_what_cannot_be_carried_out_is_refused_and_not_kept(
     assert (await operator.get("/secret-schedules")).json() == {"items": []}
 
 
-async def test_an_overlap_is_refused_where_it_would_not_be_kept(operator: httpx2.AsyncClient) -> None:
+async def test_an_overlap_is_refused_where_it_would_not_be_kept(
+    site: Site, operator: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = site.layer.catalog.provider("secrets", "vault")
+    plain = msgspec.structs.replace(vault, capabilities=[one for one in vault.capabilities if one != "overlap"])
+    monkeypatch.setattr(site.layer.catalog, "provider", lambda *_: plain)
     answer = await operator.put(ONE, json={**PLAN, "provider": "secrets/vault", "overlap_seconds": 60})
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (400, "/overlap_seconds"), answer.text
 

@@ -20,6 +20,7 @@ from erp.runtime.context import Actor, CallContext
 from erp.runtime.observation import Observer
 from erp.runtime.plan import Plan, PlanBook
 from erp.runtime.pool import PoolSettings, ProviderPool
+from erp.runtime.overlaps import OverlapKeeper
 from erp.runtime.ports import (
     AuditEntry,
     Claim,
@@ -271,7 +272,12 @@ def assembled(script: Script, catalog: ProviderCatalog, pool: ProviderPool) -> T
 
 @pytest.fixture
 async def toy(
-    tmp_path: Path, vault: SecretVault, identity: Identity, link_maker: LinkMaker, listed_reminders: Reminders
+    tmp_path: Path,
+    vault: SecretVault,
+    identity: Identity,
+    link_maker: LinkMaker,
+    listed_reminders: Reminders,
+    overlaps: OverlapKeeper,
 ) -> AsyncIterator[ToyLayer]:
     """A layer with acme's connection ``default`` of ``toy/box``. Whatever a test does, no place stays taken."""
     catalog = ProviderCatalog(
@@ -285,6 +291,7 @@ async def toy(
         identity=identity,
         links=link_maker,
         reminders=listed_reminders,
+        overlaps=overlaps,
         settings=PoolSettings(drain_seconds=1.0, open_timeout_seconds=1.0, close_timeout_seconds=0.2),
     )
     made = assembled(Script(), catalog, pool)

@@ -14,6 +14,7 @@ from erp.control_plane import ControlPlane, moments, retirements
 from erp.control_plane.rotation_tables import secret_retirements
 from erp.control_plane.tables import secrets
 from erp.errors import ProviderError
+from erp.runtime.overlaps import Overlaps
 from erp.runtime.ports import Connection
 from erp.security.keyring import Keyring
 from erp.security.secret_retirement import SecretRetirement
@@ -51,6 +52,9 @@ class Site:
         self.clocks = Clocks()
         self.open: set[tuple[str, Any]] = set()
         self.still_used: list[tuple[str, str]] = []
+        self.destroyed: list[tuple[str, str, str]] = []
+        self.answers: list[bool | ProviderError] = []
+        """Of the system elsewhere, before it destroys."""
         self.retirement = self.process()
 
     def process(self, journal: Any = None, clocks: Clocks | None = None) -> SecretRetirement:
@@ -58,11 +62,35 @@ class Site:
         return SecretRetirement(
             self.control.retirements,
             journal or self.control.journal,
-            is_in_use=lambda tenant, use: (tenant, use) in self.open,
+            is_in_use=lambda tenant, version: any((tenant, use) in self.open for use in version),
+            destroy=self.elsewhere,
             on_still_used=lambda tenant, path: self.still_used.append((tenant, path)),
             wall=clocks.wall,
             monotonic=clocks.monotonic,
         )
+
+    async def elsewhere(self, tenant: str, path: str, version_id: str) -> bool:
+        answer = self.answers.pop(0) if self.answers else True
+        if isinstance(answer, ProviderError):
+            raise answer
+        self.destroyed.append((tenant, path, version_id))
+        return answer
+
+    async def replace(self, versions: dict[int, str], overlap_seconds: float = DAY) -> None:
+        """Rotate a secret that is kept elsewhere."""
+        async with self.overlaps.replacing("crm", versions, overlap_seconds):
+            pass
+        await self.retirement.round()
+
+    @property
+    def overlaps(self) -> Overlaps:
+        return self.control.overlaps.at("acme", "secrets", "vault", "main")
+
+    async def pass_(self, seconds: float) -> list[str]:
+        """Let time pass, and return what was destroyed elsewhere."""
+        self.clocks.pass_(seconds)
+        await self.retirement.round()
+        return [name for _, _, name in self.destroyed]
 
     async def rotate(self, value: str, overlap_seconds: float = DAY) -> None:
         await self.vault.put("acme", PATH, value, overlap_seconds=overlap_seconds)
@@ -251,3 +279,116 @@ async def test_a_rotation_that_could_not_be_stored_retires_nothing(site: Site, m
         await site.rotate("two")
     assert await site.states() == {1: "current"}
     assert await site.after(DAY * 30) == {1: "current"}
+
+
+ELSEWHERE = "secrets/vault/main/crm"
+FIRST, SECOND = "1 2026-01-01T00:00:00Z", "2 2026-02-01T00:00:00Z"
+
+
+async def test_a_version_that_is_kept_elsewhere_is_destroyed_there_once_after_its_overlap(site: Site) -> None:
+    await site.replace({1: FIRST})
+    planned = (await site.overlaps.of("crm"))[FIRST]
+    assert moments.of(planned.ends_at) == pytest.approx(moments.after(DAY), abs=30_000_000)
+    assert planned.is_over is False
+
+    assert await site.pass_(DAY - 60) == []
+    assert await site.pass_(61) == [FIRST]
+    assert site.destroyed == [("acme", ELSEWHERE, FIRST)]
+    assert (await site.overlaps.of("crm"))[FIRST].is_over is True
+    [record] = await site.records()
+    assert (record["target"], record["outcome"]) == (f"{ELSEWHERE}#1", "ok")
+    assert await site.pass_(DAY) == [FIRST]
+    assert await site.control.retirements.waiting(limit=10) == []
+
+
+@pytest.mark.parametrize(
+    ("reference", "versions"),
+    [
+        (f"secret://{ELSEWHERE}#1", {}),
+        (f"secret://{ELSEWHERE}", {f"secret://{ELSEWHERE}": FIRST}),
+        (f"secret://{ELSEWHERE}", {}),
+    ],
+)
+async def test_what_a_connection_uses_elsewhere_is_kept_until_it_changes(
+    site: Site, reference: str, versions: dict[str, str]
+) -> None:
+    await site.connect(reference, versions)
+    await site.replace({1: FIRST}, overlap_seconds=3600)
+    assert await site.pass_(2 * 3600) == []
+    assert site.still_used == [("acme", ELSEWHERE)]
+
+    site.clocks.wall_seconds = 0  # it is the database that says when a connection changes
+    await site.connect(f"secret://{ELSEWHERE}", {f"secret://{ELSEWHERE}": SECOND})
+    await site.retirement.round()
+    assert await site.pass_(3600 - 60) == []
+    assert await site.pass_(61) == [FIRST]
+
+
+async def test_what_a_provider_was_opened_with_from_elsewhere_is_kept(site: Site) -> None:
+    site.open.add(("acme", (ELSEWHERE, FIRST)))
+    await site.replace({1: FIRST})
+    assert await site.pass_(DAY + 60) == []
+    site.open.clear()
+    assert await site.pass_(61) == [FIRST]
+
+
+async def test_other_connections_and_versions_hinder_nothing(site: Site) -> None:
+    await site.connect(f"secret://{ELSEWHERE}", {f"secret://{ELSEWHERE}": SECOND})
+    site.open |= {("acme", ("secrets/vault/other/crm", FIRST)), ("globex", (ELSEWHERE, FIRST))}
+    await site.replace({1: FIRST})
+    assert await site.pass_(DAY + 60) == [FIRST]
+
+
+async def test_a_rotation_that_failed_without_effect_plans_nothing(site: Site) -> None:
+    with pytest.raises(ProviderError):
+        async with site.overlaps.replacing("crm", {1: FIRST}, DAY):
+            raise ProviderError(ErrorCode.CONFLICT, "Somebody else was faster.")
+    assert await site.overlaps.of("crm") == {}
+
+
+async def test_a_failed_rotation_leaves_what_an_earlier_one_has_planned(site: Site) -> None:
+    await site.replace({1: FIRST})
+    with pytest.raises(ProviderError):
+        async with site.overlaps.replacing("crm", {1: FIRST, 2: SECOND}, DAY):
+            raise ProviderError(ErrorCode.CONFLICT, "Somebody else was faster.")
+    assert set(await site.overlaps.of("crm")) == {FIRST}
+
+
+async def test_a_rotation_whose_answer_was_lost_destroys_the_version_before_unless_that_is_still_the_current_one(
+    site: Site,
+) -> None:
+    with pytest.raises(ProviderError):
+        async with site.overlaps.replacing("crm", {1: FIRST}, DAY):
+            raise ProviderError(ErrorCode.OUTCOME_UNKNOWN, "The answer was lost.")
+    site.answers = [False]
+    await site.retirement.round()
+    await site.pass_(DAY + 60)
+    assert await site.overlaps.of("crm") == {}
+    assert await site.records() == []
+
+
+async def test_a_system_that_refuses_is_asked_again_and_the_version_is_recorded_when_it_is_gone(site: Site) -> None:
+    await site.replace({1: FIRST})
+    site.answers = [ProviderError(ErrorCode.PERMISSION_DENIED, "The policies do not let this token do that.")]
+    assert await site.pass_(DAY + 60) == []
+    assert (await site.overlaps.of("crm"))[FIRST].is_over is True
+    assert await site.pass_(60) == []
+    assert await site.records() == []
+    assert await site.pass_(300) == [FIRST]
+    assert len(await site.records()) == 1
+
+
+async def test_a_secret_that_was_made_anew_is_planned_anew(site: Site) -> None:
+    await site.replace({1: FIRST})
+    await site.pass_(DAY + 60)
+    again = "1 2026-03-01T00:00:00Z"
+    site.clocks.wall_seconds = 0
+    await site.replace({1: again})
+    assert set(await site.overlaps.of("crm")) == {again}
+    assert await site.pass_(DAY + 60) == [FIRST, again]
+
+
+async def test_a_secret_that_is_gone_is_forgotten(site: Site) -> None:
+    await site.replace({1: FIRST})
+    await site.overlaps.forget("crm")
+    assert await site.pass_(DAY + 60) == []

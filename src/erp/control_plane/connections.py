@@ -19,7 +19,7 @@ from erp.control_plane.revisions import Revisions, Topic, counted
 from erp.control_plane.tables import connections, domain_defaults, tenants
 from erp.control_plane.tenants import require
 from erp.runtime.ports import Connection
-from erp.runtime.secret_references import kept_here
+from erp.runtime.secret_references import uses
 
 T = TypeVar("T")
 _Key = tuple[str, str, str, str]
@@ -169,7 +169,7 @@ def _release(key: _Key, stored: Connection | None, connection: sa.Connection) ->
     columns = (connections.c.secrets, connections.c.secret_versions)
     row = connection.execute(sa.select(*columns).where(_is(key))).mappings().first()
     if row is not None:
-        remaining = set() if stored is None else kept_here(stored.secrets, stored.versions)
+        remaining = set() if stored is None else uses(stored.secrets, stored.versions)
         released(connection, key[0], uses_of(row), remaining)
 
 

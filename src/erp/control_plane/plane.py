@@ -23,6 +23,7 @@ from erp.control_plane.key_uses import KeyUses
 from erp.control_plane.open_work import StoredOpenWork
 from erp.control_plane.operations import StoredOperations
 from erp.control_plane.outbox import Outbox
+from erp.control_plane.overlaps import StoredOverlaps
 from erp.control_plane.people_tables import key_rates
 from erp.control_plane.policies import StoredPolicies
 from erp.control_plane.privacy import StoredPrivacy
@@ -73,6 +74,7 @@ class ControlPlane:
         self.expired_rows = ExpiredRows(database)
         self.secrets = SecretRows(database, self.revisions)
         self.retirements = Retirements(database, self.revisions)
+        self.overlaps = StoredOverlaps(database)
         self.secret_schedules = SecretSchedules(database)
         self.reminders = StoredReminders(database)
         self.open_work = StoredOpenWork(database)

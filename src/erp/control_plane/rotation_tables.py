@@ -15,6 +15,8 @@ secret_retirements = sa.Table(
     _number("overlap"),
     _number("due_at"),
     _number("runs_at"),
+    _text("version_id", optional=True),
+    _number("over_at", optional=True),
     sa.Index(None, "runs_at"),
     comment="versions to be destroyed; runs_at: due_at, or the end of a lease when that is later",
 )

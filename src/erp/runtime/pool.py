@@ -19,13 +19,14 @@ import msgspec
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import ProviderError
 from erp.runtime import loader
-from erp.runtime.secret_references import SecretReferences, Use, kept_here
+from erp.runtime.secret_references import SecretReferences, Use, uses
 from erp.runtime.spi import Health, OpenContext
 from erp.runtime.translation import is_cancelled, translated
 
 if TYPE_CHECKING:
     from erp.runtime.catalog import ProviderCatalog
     from erp.runtime.manifest import ProviderManifest
+    from erp.runtime.overlaps import OverlapKeeper
     from erp.runtime.ports import Connection, Identity, LinkMaker, Reminders, SecretVault
 
 _log = logging.getLogger(__name__)
@@ -102,6 +103,7 @@ class ProviderPool:
         identity: Identity,
         links: LinkMaker,
         reminders: Reminders,
+        overlaps: OverlapKeeper,
         settings: PoolSettings | None = None,
         load: Callable[[ProviderManifest], type[Any]] = loader.load,
     ) -> None:
@@ -115,6 +117,7 @@ class ProviderPool:
         self.load = load
         """Finds the class of a provider."""
         self._reminders = reminders
+        self._overlaps = overlaps
         self.secrets = SecretReferences(vault, self)
         self._open: dict[Key, OpenProvider] = {}
         self._flights: dict[Key, _Flight] = {}
@@ -191,23 +194,17 @@ class ProviderPool:
             if newest == connection.versions:
                 raise
         opened = await self.open_unpooled(msgspec.structs.replace(connection, versions=newest))
-        self._refused(connection)
-        return opened
-
-    def _refused(self, connection: Connection) -> None:
         self.on_refused(connection)
+        return opened
 
     def opened(self) -> list[Connection]:
         """Return the connections that have an open provider."""
         return [opened.connection for opened in self._open.values()]
 
-    def is_in_use(self, tenant: str, use: Use) -> bool:
+    def is_in_use(self, tenant: str, version: set[Use]) -> bool:
         """Whether a provider that is open, or not closed yet, was opened with this version of a secret."""
-        return any(
-            use in kept_here(opened.connection.secrets, opened.connection.versions)
-            for opened in (*self._open.values(), *self._draining)
-            if opened.connection.tenant == tenant and opened.connection.secrets
-        )
+        opened = (one.connection for one in (*self._open.values(), *self._draining))
+        return any(one.tenant == tenant and version & uses(one.secrets, one.versions) for one in opened)
 
     def _replace(self, key: Key, opened: OpenProvider) -> None:
         previous = self._open.get(key)
@@ -231,7 +228,7 @@ class ProviderPool:
                 raise
             raise made from error
         opened = OpenProvider(provider, manifest, msgspec.structs.replace(connection, versions=versions))
-        opened.on_refused = self._refused
+        opened.on_refused = lambda refused: self.on_refused(refused)
         return opened
 
     async def configuration(
@@ -265,6 +262,7 @@ class ProviderPool:
             identity=self._identity,
             links=self._links.of(*key_of(connection)),
             remind=partial(self._reminders.set, *key_of(connection)),
+            overlaps=self._overlaps.at(*key_of(connection)),
         )
 
     async def health(self, connection: Connection) -> Health:

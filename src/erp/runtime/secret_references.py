@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from erp.contracts.models.errors import ErrorCode
-from erp.contracts.models.secrets import GetRequest, NewestRequest
+from erp.contracts.models.secrets import DestroyVersionRequest, GetRequest, NewestRequest
 from erp.errors import ProviderError
 from erp.runtime.context import CallContext
 from erp.runtime.service_calls import service_actor
@@ -32,8 +32,8 @@ LOCAL, LOCAL_SPACE = "local", "tenant/"
 """The provider that keeps secrets in the platform's own vault, and where."""
 FOLLOWING = "following"
 """The capability of providers that can name their newest version."""
-Use = tuple[str, int | None]
-"""A path in the platform's own vault and a version; None: nobody knows which."""
+Use = tuple[str, int | str | None]
+"""A path and a version: its number, or as it is named where it is kept elsewhere; None: nobody knows which."""
 ACTOR = "secrets"
 READ_SECONDS = 10.0
 
@@ -79,6 +79,18 @@ class SecretReferences:
             return None
         name: str = (await _asked(opened, "newest", NewestRequest(path=rest), tenant)).version_id
         return name
+
+    async def destroy(self, tenant: str, path: str, version_id: str) -> bool:
+        """Destroy a version that is kept elsewhere; False: it is the current one, and stays.
+
+        Raises:
+            ProviderError: ``not_found`` when its connection is gone, else what opening or asking the provider raises.
+        """
+        connection, rest = await self._found(tenant, path)
+        opened = await self._pool.acquire(connection)
+        request = DestroyVersionRequest(path=rest, version_id=version_id)
+        is_gone: bool = (await _asked(opened, "destroy_version", request, tenant)).destroyed
+        return is_gone
 
     async def newest_of(self, connection: Connection) -> dict[str, str]:
         """Name the newest version of every secret that ``connection`` names without one, as far as that can be said."""
@@ -140,18 +152,17 @@ class SecretReferences:
         raise ProviderError(ErrorCode.NOT_FOUND, message)
 
 
-def kept_here(secrets: Mapping[str, str], versions: Mapping[str, str]) -> set[Use]:
-    """Return which versions in the platform's own vault a connection uses that has these secrets."""
+def uses(secrets: Mapping[str, str], versions: Mapping[str, str]) -> set[Use]:
+    """Return which versions a connection uses that has these secrets."""
     found: set[Use] = set()
     for reference in secrets.values():
         path, _, number = reference.removeprefix(SECRET_SCHEME).partition("#")
-        if path.startswith(ELSEWHERE):
-            _, provider, *rest = path.split("/", 3)
-            if provider != LOCAL or len(rest) != 2:  # noqa: PLR2004  (connection, path)
-                continue
-            path = LOCAL_SPACE + rest[1]
+        begin = f"{ELSEWHERE}{LOCAL}/"
+        if path.startswith(begin):
+            path = LOCAL_SPACE + path.removeprefix(begin).partition("/")[2]
         known = number or versions.get(reference)
-        found.add((path, int(known) if known and known.isdecimal() else None))
+        is_number = number or not path.startswith(ELSEWHERE)
+        found.add((path, int(known) if known and is_number and known.isdecimal() else known))
     return found
 
 

@@ -19,6 +19,7 @@ from msgspec import UNSET, UnsetType
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import FieldError, ProviderError
 from erp.runtime.context import Actor, CallContext
+from erp.runtime.overlaps import Overlap, Overlaps
 from erp.runtime.ports import Identity, Introspection, Links, SecretVault, SecretVersion
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "Health",
     "Introspection",
     "OpenContext",
+    "Overlap",
+    "Overlaps",
     "Provider",
     "ProviderError",
     "Remind",
@@ -91,6 +94,8 @@ class OpenContext:
     remind: Remind = field(repr=False)
     """``await remind(due)``: have ``work`` run at ``due`` (an aware ``datetime``) or soon after, also after a
     restart, and also when the provider has been closed meanwhile; an earlier reminder stands."""
+    overlaps: Overlaps = field(repr=False)
+    """For secrets: how long versions stay that a rotation has replaced."""
 
 
 @runtime_checkable

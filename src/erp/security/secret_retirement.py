@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-IsInUse = Callable[[str, "Use"], bool]
+IsInUse = Callable[[str, "set[Use]"], bool]
+Destroy = Callable[[str, str, str], Awaitable[bool]]
 
 
 class RetirementSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +43,8 @@ class RetirementSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long after the death of its process another one takes it up."""
     in_use_seconds: float = 60.0
     """Between looks at a version that is still in use."""
+    failed_seconds: float = 300.0
+    """After a version could not be destroyed where it is kept."""
     seen_at_once: int = 500
 
 
@@ -54,14 +57,17 @@ class SecretRetirement:
         journal: Journal,
         *,
         is_in_use: IsInUse,
+        destroy: Destroy,
         on_still_used: Callable[[str, str], None],
         settings: RetirementSettings | None = None,
         wall: Callable[[], int] = moments.now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``destroy``: destroys a version that is kept elsewhere (tenant, path, its name); False: it is the current one."""
         self._retirements = retirements
         self._journal = journal
         self._is_in_use = is_in_use
+        self._destroy = destroy
         self._on_still_used = on_still_used
         self._settings = settings or RetirementSettings()
         self._wall, self._monotonic = wall, monotonic
@@ -106,14 +112,32 @@ class SecretRetirement:
         claimed = await self._retirements.claim(one, until=self._in(self._settings.lease_seconds))
         if claimed is None:
             return
-        is_in_use = self._is_in_use(one.tenant, (one.path, one.version))
+        is_in_use = self._is_in_use(one.tenant, one.uses)
         destroyed = None if is_in_use else await self._retirements.destroy(claimed)
         if destroyed is None:
             await self._retirements.postpone(claimed, until=self._in(self._settings.in_use_seconds))
             self._on_still_used(one.tenant, one.path)
+        elif one.version_id is None:
+            await self._settle(claimed)
+        else:
+            await self._carry_out_elsewhere(claimed, one.version_id)
+
+    async def _carry_out_elsewhere(self, claimed: Retirement, version_id: str) -> None:
+        try:
+            is_gone = await self._destroy(claimed.tenant, claimed.path, version_id)
+        except ProviderError as error:
+            name = f"{claimed.path}#{claimed.version}"
+            _log.warning("%s of %s could not be destroyed: %s", name, claimed.tenant, error.message, exc_info=error)
+            await self._retirements.postpone(claimed, until=self._in(self._settings.failed_seconds))
             return
+        if is_gone:
+            await self._settle(claimed)
+        else:
+            await self._retirements.drop(claimed)
+
+    async def _settle(self, claimed: Retirement) -> None:
         # Before it is forgotten: whoever is killed here leaves it to be recorded by the next.
-        await self._record(one)
+        await self._record(claimed)
         await self._retirements.settle(claimed)
 
     def _in(self, seconds: float) -> int:

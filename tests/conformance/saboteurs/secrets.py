@@ -136,6 +136,14 @@ class TakesAnOverlapThatItDoesNotKeep:
     """It says nothing and keeps the version before for ever."""
 
 
+@breaks("SECRET-42", ref=REF)
+class DestroysTheOneBesideIt:
+    async def destroy_version(self, request: Any, context: Any) -> Any:
+        if request.version_id == "1":
+            await self._vault.destroy(self._tenant, f"tenant/{request.path}", 2)  # type: ignore[attr-defined]
+        return await super().destroy_version(request, context)  # type: ignore[misc]
+
+
 @breaks("SECRET-50", ref=REF)
 class NamesEveryVersionAlike:
     async def newest(self, request: Any, context: Any) -> Any:

@@ -343,7 +343,7 @@ from erp.runtime.spi import OpenContext
 here = pathlib.Path({str(tmp_path)!r})
 async def main():
     place = OpenContext(tenant="a", connection="b", data_dir=here, shared_dir=here,
-                        vault=None, identity=None, links=None, remind=None)
+                        vault=None, identity=None, links=None, remind=None, overlaps=None)
     provider = LocalAi({{}}, place)
     await provider.open()
     print((await provider.embed(EmbedRequest(texts=["order"]), None)).model)

@@ -31,7 +31,7 @@ async def remind(due):
 async def main():
     home = Path(sys.argv[1])
     log = EventLog({}, OpenContext(tenant="acme", connection="default", data_dir=home, shared_dir=home,
-                                   vault=None, identity=None, links=None, remind=remind))
+                                   vault=None, identity=None, links=None, remind=remind, overlaps=None))
     await log.open()
     ctx = CallContext(tenant="acme", actor=Actor(id="a", tenant="acme"), request_id="r", deadline=time.monotonic() + 60)
     async def publish(n):

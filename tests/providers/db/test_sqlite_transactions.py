@@ -341,7 +341,7 @@ from erp.runtime.spi import OpenContext
 
 async def main():
     where = OpenContext(tenant="acme", connection="default", data_dir=Path(sys.argv[1]), shared_dir=Path(sys.argv[1]),
-                        vault=None, identity=None, links=None, remind=None)
+                        vault=None, identity=None, links=None, remind=None, overlaps=None)
     context = CallContext(tenant="acme", actor=Actor(id="a", tenant="acme"), request_id="r", deadline=time.monotonic() + 60)
     database = SqliteDatabase({}, where)
     await database.open()

@@ -64,6 +64,19 @@ class NewestResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     version_id: Annotated[str, Meta(min_length=1, max_length=256)]
 
 
+class DestroyVersionRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Destroy one version of a secret that a rotation has replaced."""
+
+    path: Annotated[str, Meta(min_length=1, max_length=256, pattern="^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)*$")]
+    version_id: Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class DestroyVersionResult(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Destroy one version of a secret that a rotation has replaced."""
+
+    destroyed: bool
+
+
 class ListRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """List the paths of secrets."""
 

@@ -18,6 +18,8 @@ from weakref import WeakValueDictionary
 from erp.contracts.models.secrets import (
     DeleteRequest,
     DeleteResult,
+    DestroyVersionRequest,
+    DestroyVersionResult,
     GetRequest,
     GetResult,
     ListRequest,
@@ -42,6 +44,7 @@ from erp.runtime.spi import (
     ErrorTable,
     Health,
     OpenContext,
+    Overlap,
     ProviderError,
 )
 from erp.vendor_clients.egress import EgressRefusedError
@@ -65,6 +68,7 @@ class AwsSecrets:
         self._config = config
         self._connection = context.connection
         self._folder = "/".join((config["namespace"], _safe(context.tenant), _safe(context.connection), ""))
+        self._overlaps = context.overlaps
         self._service: SecretsService | None = None
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -129,17 +133,20 @@ class AwsSecrets:
         found = await self._read("GetSecretValue", request.path, context, **params)
         if found is None or "SecretString" not in found:
             raise _absent(request.path)
+        if not found.get("VersionStages") and _is_over(found["VersionId"], await self._overlaps.of(request.path)):
+            raise _absent(request.path)
         return GetResult(value=found["SecretString"])
 
     async def rotate(self, request: RotateRequest, context: CallContext) -> RotateResult:
-        if request.overlap_seconds is not UNSET:
-            message = "AWS itself decides when older versions go; leave overlap_seconds out."
-            raise ProviderError(ErrorCode.UNSUPPORTED, message)
+        overlap = self._config["overlap_seconds"] if request.overlap_seconds is UNSET else request.overlap_seconds
         async with self._turn(request.path):
             facts = await self._described(request.path, context)
             if facts is None or facts.get("DeletedDate"):
                 raise _absent(request.path)
-            version = await self._stored(request.path, request.value, facts, context)
+            known = {_number(one["VersionId"]): one["VersionId"] for one in await self._all(request.path, context)}
+            known.pop(0, None)
+            async with self._overlaps.replacing(request.path, known, overlap):
+                version = await self._stored(request.path, request.value, facts, context)
         context.emit("rotated", {"path": request.path, "version": version}, key=request.path)
         return RotateResult(version=version, reference=self._reference(request.path, version))
 
@@ -150,6 +157,23 @@ class AwsSecrets:
         if current is None:
             raise _absent(request.path)
         return NewestResult(version_id=current)
+
+    async def destroy_version(self, request: DestroyVersionRequest, context: CallContext) -> DestroyVersionResult:
+        """Take all stages from the version and read it no more; AWS deletes it when it likes, and nobody else can."""
+        facts = await self._described(request.path, context)
+        stages = {} if facts is None or facts.get("DeletedDate") else facts.get("VersionIdsToStages", {})
+        labels = stages.get(request.version_id, [])
+        if CURRENT in labels:
+            return DestroyVersionResult(destroyed=False)
+        await self._overlaps.end(request.path, request.version_id)
+        for label in labels:
+            params = {
+                "SecretId": self._folder + request.path,
+                "VersionStage": label,
+                "RemoveFromVersionId": request.version_id,
+            }
+            await self._asked("UpdateSecretVersionStage", params, context, is_write=True)
+        return DestroyVersionResult(destroyed=True)
 
     async def list(self, request: ListRequest, context: CallContext) -> ListResult:
         after = "" if request.cursor is UNSET else request.cursor
@@ -176,20 +200,21 @@ class AwsSecrets:
         facts = await self._described(request.path, context)
         if facts is None or facts.get("DeletedDate"):
             raise _absent(request.path)
-        params: dict[str, Any] = {
-            "SecretId": self._folder + request.path,
-            "IncludeDeprecated": True,
-            "MaxResults": PAGE,
-        }
+        planned = await self._overlaps.of(request.path)
+        found = await self._all(request.path, context)
+        versions = [_facts(one, planned.get(one["VersionId"])) for one in found if _number(one["VersionId"])]
+        return ListVersionsResult(versions=sorted(versions, key=lambda one: one.version))
+
+    async def _all(self, path: str, context: CallContext) -> list[dict[str, Any]]:
+        """Return what the service says about all versions, also those without a stage."""
+        params: dict[str, Any] = {"SecretId": self._folder + path, "IncludeDeprecated": True, "MaxResults": PAGE}
         found: list[dict[str, Any]] = []
         while True:
             page = await self._asked("ListSecretVersionIds", params, context)
             found += page["Versions"]
             if not page.get("NextToken"):
-                break
+                return found
             params["NextToken"] = page["NextToken"]
-        versions = [_facts(one) for one in found if _number(one["VersionId"])]
-        return ListVersionsResult(versions=sorted(versions, key=lambda one: one.version))
 
     async def delete(self, request: DeleteRequest, context: CallContext) -> DeleteResult:
         facts = await self._described(request.path, context)
@@ -229,6 +254,7 @@ class AwsSecrets:
         if key := self._config.get("kms_key_id"):
             params["KmsKeyId"] = key
         await self._sent("CreateSecret", {"Name": place, **params}, context, is_write=True)
+        await self._overlaps.forget(path)  # of a secret that had this name before
 
     def _reference(self, path: str, version: int) -> str:
         return f"secret://secrets/aws/{self._connection}/{path}#{version}"
@@ -289,10 +315,21 @@ def _newest(facts: Mapping[str, Any]) -> int:
     return max((_number(one) for one in facts.get("VersionIdsToStages", {})), default=0)
 
 
-def _facts(one: Mapping[str, Any]) -> VersionFacts:
+def _is_over(version_id: str, planned: Mapping[str, Overlap]) -> bool:
+    return version_id in planned and planned[version_id].is_over
+
+
+def _facts(one: Mapping[str, Any], overlap: Overlap | None) -> VersionFacts:
     made = datetime.datetime.fromtimestamp(one["CreatedDate"], datetime.UTC)
-    state: Any = "current" if CURRENT in one.get("VersionStages", []) else "previous"
-    return VersionFacts(version=_number(one["VersionId"]), created_at=made, state=state)
+    stages, state = one.get("VersionStages", []), "previous"
+    if CURRENT in stages:
+        state, overlap = "current", None
+    elif overlap is not None and overlap.is_over and not stages:
+        state = "destroyed"
+    facts = VersionFacts(version=_number(one["VersionId"]), created_at=made, state=state)
+    if overlap is not None and state == "previous":
+        facts.destroyed_after = overlap.ends_at
+    return facts
 
 
 def _absent(path: str) -> ProviderError:

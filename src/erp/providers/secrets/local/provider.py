@@ -9,6 +9,8 @@ from typing import ClassVar
 from erp.contracts.models.secrets import (
     DeleteRequest,
     DeleteResult,
+    DestroyVersionRequest,
+    DestroyVersionResult,
     GetRequest,
     GetResult,
     ListRequest,
@@ -114,6 +116,13 @@ class LocalSecrets:
         if not any(item.state == "current" for item in found):
             raise _absent(path)
         return found
+
+    async def destroy_version(self, request: DestroyVersionRequest, context: CallContext) -> DestroyVersionResult:  # noqa: ARG002
+        path, version = SPACE + request.path, _number(request.version_id)
+        if version == await self._vault.newest(self._tenant, path):
+            return DestroyVersionResult(destroyed=False)
+        await self._vault.destroy(self._tenant, path, version)
+        return DestroyVersionResult(destroyed=True)
 
     async def delete(self, request: DeleteRequest, context: CallContext) -> DeleteResult:  # noqa: ARG002
         return DeleteResult(deleted=await self._vault.delete(self._tenant, SPACE + request.path))

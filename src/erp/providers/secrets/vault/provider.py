@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 from erp.contracts.models.secrets import (
     DeleteRequest,
     DeleteResult,
+    DestroyVersionRequest,
+    DestroyVersionResult,
     GetRequest,
     GetResult,
     ListRequest,
@@ -38,6 +40,7 @@ from erp.runtime.spi import (
     FieldError,
     Health,
     OpenContext,
+    Overlap,
     ProviderError,
 )
 from erp.vendor_clients.egress import EgressRefusedError
@@ -60,6 +63,7 @@ class VaultSecrets:
         self._engine = config["engine"]
         self._field = config["field"]
         self._folder = _folder(config, context)
+        self._overlaps = context.overlaps
         self._opened: tuple[VaultServer, Login] | None = None
 
     async def open(self) -> None:
@@ -133,13 +137,13 @@ class VaultSecrets:
         return GetResult(value=value)
 
     async def rotate(self, request: RotateRequest, context: CallContext) -> RotateResult:
-        if request.overlap_seconds is not UNSET:
-            message = "Versions are destroyed here as max_versions says; leave overlap_seconds out."
-            raise ProviderError(ErrorCode.UNSUPPORTED, message)
         facts = await self._metadata(request.path, context)
-        if _state_of(facts, facts["current_version"]) != "current":
+        number = facts["current_version"]
+        if _state_of(facts, number) != "current":
             raise _absent(request.path)
-        version = await self._stored(request.path, request.value, facts["current_version"], context)
+        overlap = self._config["overlap_seconds"] if request.overlap_seconds is UNSET else request.overlap_seconds
+        async with self._overlaps.replacing(request.path, _kept(facts), overlap):
+            version = await self._stored(request.path, request.value, number, context)
         context.emit("rotated", {"path": request.path, "version": version}, key=request.path)
         return RotateResult(version=version, reference=self._reference(request.path, version))
 
@@ -148,7 +152,19 @@ class VaultSecrets:
         number = facts["current_version"]
         if _state_of(facts, number) != "current":
             raise _absent(request.path)
-        return NewestResult(version_id=f"{number} {facts['versions'][str(number)]['created_time']}")
+        return NewestResult(version_id=_name(facts, number))
+
+    async def destroy_version(self, request: DestroyVersionRequest, context: CallContext) -> DestroyVersionResult:
+        """Destroy it where it is; its number may have been given anew to another version meanwhile, which stays."""
+        where = self._at(request.path)
+        reply = await self._ask("GET", f"metadata/{where}", context)
+        facts = {"versions": {}} if reply.status == _NOT_FOUND else reply.document["data"]
+        number = next((one for one, name in _kept(facts).items() if name == request.version_id), None)
+        if number is not None and number == facts["current_version"]:
+            return DestroyVersionResult(destroyed=False)
+        if number is not None:
+            await self._ask("POST", f"destroy/{where}", context, {"versions": [number]})
+        return DestroyVersionResult(destroyed=True)
 
     async def list(self, request: ListRequest, context: CallContext) -> ListResult:
         after = "" if request.cursor is UNSET else request.cursor
@@ -162,15 +178,9 @@ class VaultSecrets:
 
     async def list_versions(self, request: ListVersionsRequest, context: CallContext) -> ListVersionsResult:
         facts = await self._metadata(request.path, context)
+        planned = await self._overlaps.of(request.path)
         numbers = sorted(int(number) for number in facts["versions"])
-        versions = [
-            VersionFacts(
-                version=number,
-                created_at=_moment(facts["versions"][str(number)]["created_time"]),
-                state=_state_of(facts, number),
-            )
-            for number in numbers
-        ]
+        versions = [_version_facts(facts, number, planned) for number in numbers]
         if all(one.state == "destroyed" for one in versions):
             raise _absent(request.path)
         return ListVersionsResult(versions=versions)
@@ -181,6 +191,7 @@ class VaultSecrets:
         if found.status == _NOT_FOUND:
             return DeleteResult(deleted=False)
         await self._ask("DELETE", where, context)
+        await self._overlaps.forget(request.path)
         return DeleteResult(deleted=True)
 
     async def _stored(self, path: str, value: str, expected: int | None, context: CallContext) -> int:
@@ -257,8 +268,26 @@ def _safe(name: str) -> str:
     return name if _SAFE.fullmatch(name) else f"_{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
+def _name(facts: Mapping[str, Any], number: int) -> str:
+    """Name a version: when it was made tells it apart from that of a secret that was made anew."""
+    return f"{number} {facts['versions'][str(number)]['created_time']}"
+
+
+def _kept(facts: Mapping[str, Any]) -> dict[int, str]:
+    """Return the names of the versions that are not destroyed yet; what is deleted softly can come back."""
+    return {int(one): _name(facts, int(one)) for one, about in facts["versions"].items() if not about["destroyed"]}
+
+
+def _version_facts(facts: Mapping[str, Any], number: int, planned: Mapping[str, Overlap]) -> VersionFacts:
+    made, state = _moment(facts["versions"][str(number)]["created_time"]), _state_of(facts, number)
+    overlap = planned.get(_name(facts, number)) if state == "previous" else None
+    return VersionFacts(
+        version=number, created_at=made, state=state, destroyed_after=UNSET if overlap is None else overlap.ends_at
+    )
+
+
 def _version(request: GetRequest) -> int | None:
-    """Return the number that is asked for. In a name the time tells versions apart of a secret that was made anew."""
+    """Return the number that is asked for."""
     if request.version_id is UNSET:
         return None if request.version is UNSET else request.version
     number = request.version_id.partition(" ")[0]

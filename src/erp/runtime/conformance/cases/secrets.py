@@ -193,6 +193,29 @@ async def an_overlap_that_is_not_kept_is_refused(bench: Bench) -> None:
     require(await _value(bench, path) == "old", "a refused rotation was stored")
 
 
+@case("SECRET-42", capability="overlap")
+async def a_destroyed_version_is_not_readable_and_the_current_one_stays(bench: Bench) -> None:
+    """``destroy_version`` MUST make that version unreadable and no other; the current one MUST stay and be answered with false."""
+    path = bench.unique("destroyed")
+    await bench.call("put", {"path": path, "value": "one"})
+    named: list[str] = []
+    for value in ("two", "three"):
+        named.append((await bench.call("newest", {"path": path}))["version_id"])
+        await bench.call("rotate", {"path": path, "value": value, "overlap_seconds": 3600})
+    current = (await bench.call("newest", {"path": path}))["version_id"]
+    await bench.equal("destroy_version", {"path": path, "version_id": current}, {"destroyed": False})
+    for _ in range(2):
+        await bench.equal("destroy_version", {"path": path, "version_id": named[0]}, {"destroyed": True})
+        await bench.refused("not_found", "get", {"path": path, "version": 1})
+        await bench.refused("not_found", "get", {"path": path, "version_id": named[0]})
+        kept = {number: await _value(bench, path, number) for number in (2, 3)}
+        require(kept == {2: "two", 3: "three"}, f"kept are {kept}")
+    versions = (await bench.call("list_versions", {"path": path}))["versions"]
+    states = {one["version"]: one["state"] for one in versions}
+    require(states.pop(1, "destroyed") == "destroyed", "the destroyed version is listed as if it were there")
+    require(states == {2: "previous", 3: "current"}, f"listed {states}")
+
+
 @case("SECRET-50", capability="following")
 async def the_newest_version_can_be_named(bench: Bench) -> None:
     """``newest`` MUST name another version after every change, the same one until then, and ``get`` MUST read it by that."""
