@@ -18,9 +18,9 @@ from erp.runtime.calls import Calls
 from erp.runtime.catalog import ProviderCatalog
 from erp.runtime.context import Actor, CallContext
 from erp.runtime.observation import Observer
+from erp.runtime.overlaps import OverlapKeeper
 from erp.runtime.plan import Plan, PlanBook
 from erp.runtime.pool import PoolSettings, ProviderPool
-from erp.runtime.overlaps import OverlapKeeper
 from erp.runtime.ports import (
     AuditEntry,
     Claim,

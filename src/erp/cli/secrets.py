@@ -63,7 +63,11 @@ def rotate(
     generate: Annotated[bool, typer.Option("--generate", help="Make a random value; it is not shown.")] = False,
     overlap_seconds: Annotated[
         int | None,
-        typer.Option(help="How long the versions before stay readable (local: a day).", min=0, show_default=False),
+        typer.Option(
+            help="How long the versions before stay readable (a day, unless the provider's settings say otherwise).",
+            min=0,
+            show_default=False,
+        ),
     ] = None,
     provider: Provider = "local",
     url: Url = "http://127.0.0.1:8080",

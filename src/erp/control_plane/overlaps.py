@@ -83,9 +83,7 @@ class ConnectionOverlaps:
         return await self._stored.database.transact(work)
 
 
-def _plan(
-    tenant: str, path: str, versions: Mapping[int, str], seconds: float, connection: sa.Connection
-) -> list[int]:
+def _plan(tenant: str, path: str, versions: Mapping[int, str], seconds: float, connection: sa.Connection) -> list[int]:
     require(connection, tenant)
     return plan(connection, tenant, path, versions, overlap_seconds=seconds)
 

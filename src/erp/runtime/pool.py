@@ -93,7 +93,7 @@ class _Flight:
 class ProviderPool:
     """Hands out open providers. Concurrent first calls share one ``open``."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (one argument per port; callers pass them by name)
         self,
         catalog: ProviderCatalog,
         *,
@@ -197,6 +197,9 @@ class ProviderPool:
         self.on_refused(connection)
         return opened
 
+    def _refused(self, connection: Connection) -> None:
+        self.on_refused(connection)
+
     def opened(self) -> list[Connection]:
         """Return the connections that have an open provider."""
         return [opened.connection for opened in self._open.values()]
@@ -227,9 +230,8 @@ class ProviderPool:
             if made is error:
                 raise
             raise made from error
-        opened = OpenProvider(provider, manifest, msgspec.structs.replace(connection, versions=versions))
-        opened.on_refused = lambda refused: self.on_refused(refused)
-        return opened
+        opened_with = msgspec.structs.replace(connection, versions=versions)
+        return OpenProvider(provider, manifest, opened_with, on_refused=self._refused)
 
     async def configuration(
         self, connection: Connection, manifest: ProviderManifest | None = None

@@ -92,7 +92,7 @@ class OnlyTheNewestIsKept:
 class EveryVersionIsCurrent:
     async def list_versions(self, request: Any, context: Any) -> Any:
         result = await super().list_versions(request, context)  # type: ignore[misc]
-        for version in result.versions:
+        for version in result.versions if request.path.startswith("states") else []:
             version.state = "current"
         return result
 

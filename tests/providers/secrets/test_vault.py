@@ -7,20 +7,23 @@ from typing import Any
 
 import hvac
 import pytest
+from tests.conftest import ReadableOverlaps
 from tests.support.vault_double import JWT, ROLE_ID, SECRET_ID, Double
 
 from erp.contracts.models.secrets import (
     DeleteRequest,
+    DestroyVersionRequest,
     GetRequest,
     ListRequest,
     ListVersionsRequest,
+    NewestRequest,
     PutRequest,
     RotateRequest,
 )
 from erp.errors import ProviderError
 from erp.providers.secrets.vault.provider import VaultSecrets
 from erp.runtime.catalog import ProviderCatalog
-from erp.runtime.spi import CallContext, OpenContext
+from erp.runtime.spi import UNSET, CallContext, OpenContext
 
 pytestmark = pytest.mark.anyio
 
@@ -247,3 +250,60 @@ async def test_an_engine_that_is_not_there_is_no_missing_secret(opened: Any, ctx
 async def test_a_path_that_the_server_cannot_keep_is_refused(opened: Any, ctx: CallContext) -> None:
     error = await refused((await opened()).put(PutRequest(path="a.", value="v"), ctx))
     assert (error.code, error.errors[0].pointer) == ("invalid_argument", "/path")
+
+
+async def named(provider: VaultSecrets, ctx: CallContext) -> str:
+    return (await provider.newest(NewestRequest(path="crm/key"), ctx)).version_id
+
+
+async def test_a_rotation_plans_the_end_of_all_versions_before(
+    opened: Any, ctx: CallContext, overlaps: ReadableOverlaps
+) -> None:
+    provider = await opened(overlap_seconds=3600)
+    names = []
+    for value in ("first", "second"):
+        await provider.put(PutRequest(path="crm/key", value=value), ctx)
+        names.append(await named(provider, ctx))
+    await provider.rotate(RotateRequest(path="crm/key", value="third"), ctx)
+    assert overlaps.planned == {"crm/key": dict.fromkeys(names, 3600)}
+    versions = (await provider.list_versions(ListVersionsRequest(path="crm/key"), ctx)).versions
+    assert [one.destroyed_after is not UNSET for one in versions] == [True, True, False]
+
+    await provider.delete(DeleteRequest(path="crm/key"), ctx)
+    assert overlaps.planned == {}
+
+
+async def test_one_version_is_destroyed_on_the_server_and_never_the_current_one(
+    opened: Any, ctx: CallContext, independent: hvac.Client
+) -> None:
+    provider = await opened()
+    await provider.put(PutRequest(path="crm/key", value="first"), ctx)
+    first = await named(provider, ctx)
+    assert (
+        await provider.destroy_version(DestroyVersionRequest(path="crm/key", version_id=first), ctx)
+    ).destroyed is False
+    await provider.rotate(RotateRequest(path="crm/key", value="second"), ctx)
+    assert (
+        await provider.destroy_version(DestroyVersionRequest(path="crm/key", version_id=first), ctx)
+    ).destroyed is True
+
+    facts = independent.secrets.kv.v2.read_secret_metadata("erp/acme/default/crm/key")["data"]["versions"]
+    assert {number: one["destroyed"] for number, one in facts.items()} == {"1": True, "2": False}
+
+
+async def test_a_version_of_a_secret_that_was_made_anew_is_not_destroyed_for_the_old_one(
+    opened: Any, ctx: CallContext
+) -> None:
+    provider = await opened()
+    await provider.put(PutRequest(path="crm/key", value="old"), ctx)
+    old = await named(provider, ctx)
+    await provider.delete(DeleteRequest(path="crm/key"), ctx)
+    assert (
+        await provider.destroy_version(DestroyVersionRequest(path="crm/key", version_id=old), ctx)
+    ).destroyed is True
+    for value in ("new", "newer"):
+        await provider.put(PutRequest(path="crm/key", value=value), ctx)
+    assert (
+        await provider.destroy_version(DestroyVersionRequest(path="crm/key", version_id=old), ctx)
+    ).destroyed is True
+    assert (await provider.get(GetRequest(path="crm/key", version=1), ctx)).value == "new"

@@ -11,7 +11,7 @@ import datetime
 import hashlib
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
@@ -205,7 +205,7 @@ class AwsSecrets:
         versions = [_facts(one, planned.get(one["VersionId"])) for one in found if _number(one["VersionId"])]
         return ListVersionsResult(versions=sorted(versions, key=lambda one: one.version))
 
-    async def _all(self, path: str, context: CallContext) -> list[dict[str, Any]]:
+    async def _all(self, path: str, context: CallContext) -> Sequence[dict[str, Any]]:
         """Return what the service says about all versions, also those without a stage."""
         params: dict[str, Any] = {"SecretId": self._folder + path, "IncludeDeprecated": True, "MaxResults": PAGE}
         found: list[dict[str, Any]] = []
@@ -321,7 +321,8 @@ def _is_over(version_id: str, planned: Mapping[str, Overlap]) -> bool:
 
 def _facts(one: Mapping[str, Any], overlap: Overlap | None) -> VersionFacts:
     made = datetime.datetime.fromtimestamp(one["CreatedDate"], datetime.UTC)
-    stages, state = one.get("VersionStages", []), "previous"
+    stages = one.get("VersionStages", [])
+    state: Any = "previous"
     if CURRENT in stages:
         state, overlap = "current", None
     elif overlap is not None and overlap.is_over and not stages:
