@@ -257,6 +257,33 @@ class Certificates:
         return {name: dict(item.facts) for name, item in sorted(found.items())}
 
 
+class SecretSchedules:
+    """Secrets that are rotated by themselves."""
+
+    noun: ClassVar[str] = "secret schedule"
+    section: ClassVar[str] = "secret_schedules"
+
+    def wanted(self, entries: dict[str, Any]) -> dict[str, Facts]:
+        return {name: completed(entry, entry_schema(self.section)) for name, entry in entries.items()}
+
+    def present(self, server: Server, tenant: str) -> dict[str, Present]:
+        known = entry_schema(self.section)["properties"]
+        return {
+            item["name"]: Present({name: item.get(name) for name in known}, item["revision"])
+            for item in server.pages("/secret-schedules", tenant=tenant)
+        }
+
+    def put(self, server: Server, change: Change) -> Any:
+        body = {**(change.after or {}), "revision": change.revision}
+        return server.send("PUT", f"/secret-schedules/{change.name}", body, tenant=change.tenant)
+
+    def remove(self, server: Server, change: Change) -> None:
+        server.send("DELETE", f"/secret-schedules/{change.name}", tenant=change.tenant, revision=change.revision)
+
+    def exported(self, found: dict[str, Present]) -> dict[str, Any]:
+        return {name: shortened(item.facts, entry_schema(self.section)) for name, item in sorted(found.items())}
+
+
 class Keys:
     """API keys by name; those that were revoked or have ended are no part of the state."""
 
@@ -314,6 +341,6 @@ def _moment(text: str) -> datetime.datetime:
 
 TENANTS = Tenants()
 CONNECTIONS, ROUTES, KEYS = Connections(), Routes(), Keys()
-SERVICE_ACCOUNTS, CERTIFICATES = ServiceAccounts(), Certificates()
-SECTIONS: tuple[Kind, ...] = (Quotas(), CONNECTIONS, ROUTES, SERVICE_ACCOUNTS, CERTIFICATES, KEYS)
+SERVICE_ACCOUNTS, CERTIFICATES, SCHEDULES = ServiceAccounts(), Certificates(), SecretSchedules()
+SECTIONS: tuple[Kind, ...] = (Quotas(), CONNECTIONS, ROUTES, SERVICE_ACCOUNTS, CERTIFICATES, SCHEDULES, KEYS)
 """In the order in which one needs another: a route needs its connections, a key its service account."""

@@ -12,7 +12,7 @@ from erp.cli.state import shape
 from erp.cli.state.actors import Actors
 from erp.cli.state.document import MAX_BYTES, Document, Finding, Place, StateError, parse
 from erp.cli.state.plan import PLATFORM, Allowed, Plan, Snapshot
-from erp.cli.state.resources import CONNECTIONS, KEYS, ROUTES, Change, Kind, Present
+from erp.cli.state.resources import CONNECTIONS, KEYS, ROUTES, SCHEDULES, Change, Kind, Present
 from erp.cli.state.server import Server, ServerError
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ class Validity:
                 found += self._route((*place, "routes", name), tenant, name, route)
             found += _defaults(place, entry or {})
         for change in plan.doable(allowed):
-            found += self._key(change) + self._removal(change) + actors.findings(change, is_platform=is_platform)
+            found += self._key(change) + self._schedule(change) + self._removal(change)
+            found += actors.findings(change, is_platform=is_platform)
         return found
 
     # -- tenants ---------------------------------------------------------------------------------
@@ -214,6 +215,23 @@ class Validity:
         except ProviderError as error:
             return [Finding((*place, item.pointer.split("/")[1]), item.message) for item in error.errors]
         return []
+
+    # -- schedules -------------------------------------------------------------------------------
+
+    def _schedule(self, change: Change) -> list[Finding]:
+        """Refuse what the providers that a schedule names cannot do."""
+        if change.kind is not SCHEDULES or change.after is None:
+            return []
+        place: Place = ("tenants", change.tenant, "secret_schedules", change.name)
+        keeper, ref = self._provider(change.after["provider"]), change.after["provider"]
+        if isinstance(keeper, ServerError):
+            return [Finding((*place, "provider"), str(keeper))]
+        if "rotation" not in keeper["capabilities"]:
+            return [Finding((*place, "provider"), f"{ref} cannot rotate secrets")]
+        if change.after["overlap_seconds"] is not None and "overlap" not in keeper["capabilities"]:
+            return [Finding((*place, "overlap_seconds"), f"{ref} decides itself when older versions go; leave it out")]
+        maker = self._provider(change.after["value"].get("provider", ref))
+        return [Finding((*place, "value", "provider"), str(maker))] if isinstance(maker, ServerError) else []
 
 
 def _defaults(place: Place, entry: dict[str, Any]) -> list[Finding]:
