@@ -392,3 +392,21 @@ async def test_a_secret_that_is_gone_is_forgotten(site: Site) -> None:
     await site.replace({1: FIRST})
     await site.overlaps.forget("crm")
     assert await site.pass_(DAY + 60) == []
+
+
+async def test_what_a_killed_process_has_destroyed_elsewhere_the_next_one_records(site: Site) -> None:
+    class Killed(Exception):  # noqa: N818  (a signal, not an error)
+        pass
+
+    class Dying:
+        async def complete(self, _: Any) -> None:
+            raise Killed
+
+    await site.replace({1: FIRST})
+    site.clocks.pass_(DAY + 60)
+    with pytest.raises(Killed):
+        await site.process(Dying()).round()
+    assert site.destroyed == [("acme", ELSEWHERE, FIRST)]
+    assert await site.pass_(61) == [FIRST, FIRST]  # destroying twice does no harm
+    assert len(await site.records()) == 1
+    assert await site.control.retirements.waiting(limit=10) == []
