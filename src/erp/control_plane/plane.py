@@ -26,7 +26,7 @@ from erp.control_plane.outbox import Outbox
 from erp.control_plane.people_tables import key_rates
 from erp.control_plane.policies import StoredPolicies
 from erp.control_plane.privacy import StoredPrivacy
-from erp.control_plane.quotas import LeasedQuotas
+from erp.control_plane.quotas import StoredQuotas
 from erp.control_plane.rates import SharedRates
 from erp.control_plane.reminders import StoredReminders
 from erp.control_plane.retention import AuditRetention
@@ -59,7 +59,7 @@ class ControlPlane:
         self.client_certificates = ClientCertificates(database, self.revisions)
         self.saml = SamlProviders(database, self.revisions)
         self.directory = Directory(database, self.revisions)
-        self.quotas = LeasedQuotas(database, self.revisions)
+        self.quotas = StoredQuotas(database, self.revisions)
         self.budgets = StoredBudgets(database, self.revisions)
         self.rates = SharedRates(database)
         self.key_rates = SharedRates(database, key_rates)
@@ -114,7 +114,7 @@ class ControlPlane:
         await self.database.run(lambda connection: connection.execute(sa.select(sa.literal(1))).scalar_one())
 
     async def close(self) -> None:
-        """Write what is waiting, give back leased quota, and close the database. Safe twice."""
+        """Write what is waiting, and close the database. Safe twice."""
         await self.journal.close()
         await self.key_uses.close()
         await self.quotas.close()
