@@ -59,7 +59,7 @@ class Campaign:
             if self._ledger.violations:
                 break
         else:
-            self._settle(kills + 1)
+            self._settle()
         return self._summary()
 
     def _summary(self) -> Summary:
@@ -163,7 +163,7 @@ class Campaign:
 
     # -- the last life ---------------------------------------------------------------------------
 
-    def _settle(self, number: int) -> None:
+    def _settle(self) -> None:
         let_leases_lapse(self._evidence.control_file)
         let_steps_be_due(self._evidence.database_file)
         server = self._starter.start(self._data_dir, self._log).ready()

@@ -24,6 +24,7 @@ from erp.control_plane.open_work import StoredOpenWork
 from erp.control_plane.operations import StoredOperations
 from erp.control_plane.outbox import Outbox
 from erp.control_plane.people_tables import key_rates
+from erp.control_plane.places import SharedPlaces
 from erp.control_plane.policies import StoredPolicies
 from erp.control_plane.privacy import StoredPrivacy
 from erp.control_plane.quotas import StoredQuotas
@@ -40,6 +41,7 @@ from erp.control_plane.secret_schedules import SecretSchedules
 from erp.control_plane.secrets import SecretRows
 from erp.control_plane.service_accounts import ServiceAccounts
 from erp.control_plane.sessions import StoredSessions
+from erp.control_plane.tables import connection_rates
 from erp.control_plane.tenants import Tenants
 
 DATABASE_FILE = "control.db"
@@ -63,6 +65,8 @@ class ControlPlane:
         self.budgets = StoredBudgets(database, self.revisions)
         self.rates = SharedRates(database)
         self.key_rates = SharedRates(database, key_rates)
+        self.connection_rates = SharedRates(database, connection_rates)
+        self.places = SharedPlaces(database)
         self.journal = GroupCommitJournal(database)
         self.outbox = Outbox(database)
         self.audit = AuditRecords(database)
@@ -119,4 +123,5 @@ class ControlPlane:
         await self.key_uses.close()
         await self.quotas.close()
         await self.budgets.close()
+        await self.places.close()
         await self.database.close()
