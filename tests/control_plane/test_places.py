@@ -105,7 +105,7 @@ async def test_entering_asks_no_database_while_there_is_room(
     await entered(places, 2)
     places.leave()
     with monkeypatch.context() as silenced:
-        silenced.setattr(control.database, "transact", None)
+        silenced.setattr(control.database, "count", None)
         assert places.try_enter() is True
         assert places.try_enter() is False
     places.leave()
@@ -144,7 +144,7 @@ async def test_without_the_database_whoever_waits_is_told(
         raise ProviderError("unavailable", "Silent.")
 
     with monkeypatch.context() as silenced:
-        silenced.setattr(control.database, "transact", silent)
+        silenced.setattr(control.database, "count", silent)
         with pytest.raises(ProviderError) as refused:
             await places.wait_to_enter()
     assert refused.value.code == "unavailable"

@@ -98,7 +98,7 @@ async def test_a_database_that_does_not_answer_admits_nobody(
         raise ProviderError(ErrorCode.UNAVAILABLE, "Silent.")
 
     with monkeypatch.context() as silenced:
-        silenced.setattr(control.database, "transact", silent)
+        silenced.setattr(control.database, "count", silent)
         with pytest.raises(ProviderError) as refused:
             await control.quotas.reserve("acme")
     assert refused.value.code == "unavailable"
@@ -192,6 +192,7 @@ async def test_without_a_limit_a_reservation_asks_no_database(
     control.revisions.trusted_until = time.monotonic() + 60
     monkeypatch.setattr(control.database, "run", None)
     monkeypatch.setattr(control.database, "transact", None)
+    monkeypatch.setattr(control.database, "count", None)
     await control.quotas.reserve("acme")
 
 

@@ -64,7 +64,7 @@ async def test_tokens_that_were_not_used_in_time_are_let_go(
     settings = Rate(requests=100)
     assert await control.connection_rates.take(OWNER, settings) == 0.0
     with monkeypatch.context() as silenced:
-        silenced.setattr(control.database, "transact", None)
+        silenced.setattr(control.database, "count", None)
         assert await control.connection_rates.take(OWNER, settings) == 0.0
         await asyncio.sleep(LEASE_SECONDS + 0.05)
         with pytest.raises(TypeError):

@@ -49,7 +49,7 @@ class SharedPlaces:
             await places.close()
         if self._was_used:
             self._was_used = False
-            await self._database.transact(partial(release, self._owner))
+            await self._database.count(partial(release, self._owner))
 
 
 class ConnectionPlaces:
@@ -148,7 +148,7 @@ class ConnectionPlaces:
         # What is agreed meanwhile counts with what may come in meanwhile.
         self._allowed = min(self._allowed, wanted, self.limit) if asked_at < self._until else 0
         claim = Claim(self._process, max(self._inside, self._allowed), wanted)
-        agreement = await self._database.transact(partial(agree, *self._owner, self.limit, claim))
+        agreement = await self._database.count(partial(agree, *self._owner, self.limit, claim))
         self._allowed = agreement.places if agreement.share is None else min(agreement.places, agreement.share)
         self._is_short = self._allowed < min(wanted, self.limit)
         self._until = asked_at + LEASE_SECONDS

@@ -41,6 +41,9 @@ class Postgresql:
         async with self._engine.begin() as connection:
             return await connection.run_sync(work)
 
+    async def count(self, work: Work[T]) -> T:
+        return await self.transact(work)
+
     async def close(self) -> None:
         await self._engine.dispose()
 

@@ -61,7 +61,7 @@ class SharedRates:
                 return wait
             asked_at = time.monotonic()
             names = (owner,) if isinstance(owner, str) else owner
-            granted, wait = await self._database.transact(partial(_lease, self._table, names, settings, self._clock()))
+            granted, wait = await self._database.count(partial(_lease, self._table, names, settings, self._clock()))
             held.settings, held.tokens, held.until = settings, max(granted - 1, 0), asked_at + _seconds(settings)
             held.empty_until = time.monotonic() + wait if not granted else 0.0
             return wait
