@@ -22,6 +22,12 @@ tenants:
       timeout_seconds: 5
     quotas:
       day: 1000
+    budgets:
+      money:USD tenant:
+        month: 5000
+      tokens provider:ai/local:
+        day: 20000
+        month: 200000
     connections:
       cache/memory#main:
         config:
@@ -49,6 +55,9 @@ tenants:
         role: developer
         scopes: ['providers:cache/*:*']
         expires_at: '2099-01-01T00:00:00Z'
+        rate:
+          burst: 10
+          requests: 5
         service_account: import
   globex: {}
 """
@@ -60,7 +69,7 @@ async def test_a_second_apply_changes_nothing_and_says_so(terminal: Terminal) ->
     assert "+ tenant globex" in first.stdout
     assert '~ tenant acme\n    region: (none) -> "eu"\n    policy.timeout_seconds: (none) -> 5\n' in first.stdout
     assert "+ connection cache/memory#main of acme\n    config.max_bytes: 2000000\n    default: true\n" in first.stdout
-    assert "9 changes made" in first.stdout
+    assert "12 changes made" in first.stdout
     before = await terminal.export()
 
     second = await terminal.apply(STATE, "--create-keys")
@@ -110,7 +119,7 @@ async def test_a_dry_run_shows_everything_and_changes_nothing(terminal: Terminal
 
     assert done.exit_code == 0
     assert "+ route cache/both-caches of acme" in done.stdout
-    assert "dry run: 8 to create, 1 to change, 0 to remove; nothing was changed" in done.stdout
+    assert "dry run: 11 to create, 1 to change, 0 to remove; nothing was changed" in done.stdout
     assert await terminal.export() == before
 
 
@@ -149,6 +158,43 @@ async def test_only_prune_removes_and_only_from_sections_that_the_file_has(termi
     assert "cache/memory#main" in after
     assert "globex" in after
     assert "robot" not in after
+
+
+async def test_budgets_are_changed_and_pruned_one_by_one(terminal: Terminal) -> None:
+    await terminal.apply(STATE)
+    smaller = "version: 1\ntenants: {acme: {budgets: {'tokens provider:ai/local': {month: 9, hour: 1}}}}"
+
+    kept = await terminal.apply(smaller)
+
+    assert kept.stdout.startswith(
+        "+ budget hour tokens provider:ai/local of acme\n    limit: 1\n"
+        "~ budget month tokens provider:ai/local of acme\n    limit: 200000 -> 9\n"
+    )
+    assert "2 changes left: only with --prune" in kept.stdout
+    pruned = await terminal.apply(smaller, "--prune")
+    assert [line for line in pruned.stdout.splitlines() if line.startswith("- ")] == [
+        "- budget month money:USD tenant of acme",
+        "- budget day tokens provider:ai/local of acme",
+    ]
+    quotas = await terminal.layer.control.quotas.list("acme")
+    assert [(quota.scope, quota.unit, quota.period, quota.limit) for quota in quotas] == [
+        ("tenant", "requests", "day", 1000),
+        ("provider:ai/local", "tokens", "hour", 1),
+        ("provider:ai/local", "tokens", "month", 9),
+    ]
+
+
+async def test_the_rate_of_a_key_is_changed_and_taken_away(terminal: Terminal) -> None:
+    own = "version: 1\ntenants: {acme: {keys: {robot: {role: developer, rate: RATE}}}}"
+    await terminal.apply(own.replace("RATE", "{requests: 5, period_seconds: 1}"), "--create-keys")
+    assert "rate:\n          requests: 5\n" in await terminal.export()
+    assert (await terminal.diff(own.replace("RATE", "{requests: 5, burst: null}"))).exit_code == 0
+
+    changed = await terminal.apply(own.replace("RATE", "{requests: 7, period_seconds: 60}"))
+    assert "~ key robot of acme\n    rate.requests: 5 -> 7\n    rate.period_seconds: 1.0 -> 60\n" in changed.stdout
+    gone = await terminal.apply(own.replace("RATE", "null"))
+    assert "rate.requests: 7 -> (none)" in gone.stdout
+    assert "rate" not in await terminal.export()
 
 
 async def test_connections_go_after_the_routes_that_lead_to_them(terminal: Terminal) -> None:
@@ -274,7 +320,7 @@ async def test_an_administrator_of_a_tenant_keeps_its_own_part(terminal: Termina
     before = await terminal.export()
     refused = await terminal.apply(STATE, key=key)
     assert refused.exit_code == 1
-    assert ":38: tenants.globex: is not the tenant of this key (acme). Use a key of the platform" in refused.stderr
+    assert ":47: tenants.globex: is not the tenant of this key (acme). Use a key of the platform" in refused.stderr
     assert await terminal.export() == before
 
 
