@@ -5,13 +5,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from erp.control_plane import ControlPlane
-from erp.control_plane.place_rows import Claim, shares
+from erp.control_plane.place_rows import Agreement, Claim, agree, shares
 from erp.control_plane.places import ConnectionPlaces
 from erp.errors import ProviderError
 
@@ -167,6 +168,20 @@ async def test_a_limit_that_is_lowered_counts_for_those_who_are_inside(open_cont
     mine.leave()
     async with asyncio.timeout(30):
         await theirs
+
+
+async def test_where_too_many_are_inside_nobody_enters_until_there_is_room(control: ControlPlane) -> None:
+    """A process that was stopped for longer than its places were its own finds others in them."""
+
+    async def agreed(name: str, inside: int, wanted: int) -> Agreement:
+        return await control.database.count(partial(agree, *OWNER, 3, Claim(name, inside, wanted)))
+
+    assert await agreed("new", 0, 3) == Agreement(3, 3)
+    assert await agreed("stopped", 3, 3) == Agreement(3, 0)
+    assert await agreed("new", 3, 3) == Agreement(3, 0)
+    assert await agreed("new", 1, 1) == Agreement(1, 0)
+    assert await agreed("stopped", 1, 3) == Agreement(2, 2)
+    assert await agreed("new", 1, 1) == Agreement(1, 1)
 
 
 # -- shares --------------------------------------------------------------------------------------

@@ -38,8 +38,8 @@ class Agreement(NamedTuple):
     """What a process has from now on."""
 
     places: int
-    share: int | None
-    """How many of them it is to keep, because others wait; None: nobody does."""
+    allowed: int
+    """How many of them it is to keep: fewer when others wait, or have so many that together there are too many."""
 
 
 def agree(tenant: str, name: str, limit: int, mine: Claim, connection: sa.Connection) -> Agreement:
@@ -81,11 +81,11 @@ def _locked(connection: sa.Connection, name: str) -> int:
 
 
 def _agreed(limit: int, mine: Claim, others: Sequence[Claim], now: int) -> Agreement:
-    free = max(limit - sum(other.places for other in others), 0)
-    if not any(other.wanted > other.places for other in others):
-        return Agreement(max(mine.places, min(mine.wanted, free)), None)
-    share = shares(limit, [mine, *others], now)[mine.owner]
-    return Agreement(max(mine.places, min(share, free)), share)
+    most = max(limit - sum(other.places for other in others), 0)
+    if any(other.wanted > other.places for other in others):
+        most = min(most, shares(limit, [mine, *others], now)[mine.owner])
+    places = max(mine.places, min(mine.wanted, most))
+    return Agreement(places, min(places, most))
 
 
 def shares(limit: int, claims: Sequence[Claim], now: int) -> dict[str, int]:

@@ -149,7 +149,7 @@ class ConnectionPlaces:
         self._allowed = min(self._allowed, wanted, self.limit) if asked_at < self._until else 0
         claim = Claim(self._process, max(self._inside, self._allowed), wanted)
         agreement = await self._database.count(partial(agree, *self._owner, self.limit, claim))
-        self._allowed = agreement.places if agreement.share is None else min(agreement.places, agreement.share)
+        self._allowed = agreement.allowed
         self._is_short = self._allowed < min(wanted, self.limit)
         self._until = asked_at + LEASE_SECONDS
         return agreement.places
