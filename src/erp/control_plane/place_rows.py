@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from erp.control_plane.connection_tables import connection_places
 from erp.control_plane.moments import MICROSECONDS
-from erp.control_plane.tables import connection_places
 
 LEASE_SECONDS = 10.0
 """How long the places of a process are its own after it was last heard of."""

@@ -1,4 +1,4 @@
-"""Places for the calls of a connection that all processes of one control plane share. Implements ``ports.PlaceBook``.
+"""Places for the calls of a connection that all processes of one control plane share. Implements ``sharing.PlaceBook``.
 
 A process takes from the database as many places as its calls need, lets calls in and out from memory, and says a few
 times a second what it needs now; what it does not need others can have. Places of a killed process are free again

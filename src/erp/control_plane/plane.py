@@ -13,6 +13,7 @@ from erp.control_plane.audit_proofs import AuditProofs
 from erp.control_plane.budgets import StoredBudgets
 from erp.control_plane.checkpoints import StoredCheckpoints
 from erp.control_plane.client_certificates import ClientCertificates
+from erp.control_plane.connection_tables import connection_rates
 from erp.control_plane.connections import StoredConnections
 from erp.control_plane.database import Database
 from erp.control_plane.directory import Directory
@@ -41,7 +42,6 @@ from erp.control_plane.secret_schedules import SecretSchedules
 from erp.control_plane.secrets import SecretRows
 from erp.control_plane.service_accounts import ServiceAccounts
 from erp.control_plane.sessions import StoredSessions
-from erp.control_plane.tables import connection_rates
 from erp.control_plane.tenants import Tenants
 
 DATABASE_FILE = "control.db"

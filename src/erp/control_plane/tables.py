@@ -145,29 +145,6 @@ rates = sa.Table(
     comment="token buckets; tokens in millionths",
 )
 
-connection_rates = sa.Table(
-    "connection_rates",
-    metadata,
-    _owner(),
-    _text("name", key=True),
-    _number("tokens"),
-    _number("stamp"),
-    comment="token buckets of connections; tokens in millionths",
-)
-
-connection_places = sa.Table(
-    "connection_places",
-    metadata,
-    _owner(),
-    _text("name", key=True),
-    _text("owner", key=True),
-    _number("places"),
-    _number("wanted"),
-    _number("since"),
-    _number("expires_at"),
-    comment="how many calls a process may have on a connection at a time, until it expires",
-)
-
 idempotency = sa.Table(
     "idempotency",
     metadata,

@@ -361,41 +361,7 @@ class Rates(Protocol):
     """Rate limits that several processes share, of tenants, API keys or connections."""
 
     async def take(self, owner: str | tuple[str, str], settings: Rate) -> float:
-        """Take one token. Return 0.0, or the seconds to wait when there is none.
-
-        Args:
-            owner: a tenant, a key, or a tenant and the name of its connection.
-            settings: the limit.
-        """
-
-
-class Places(Protocol):
-    """Places for the calls of one connection, of which several processes together take no more than there are."""
-
-    def try_enter(self) -> bool:
-        """Enter without waiting; False when the caller has to ``wait_to_enter``."""
-
-    async def wait_to_enter(self) -> None:
-        """Wait for a place.
-
-        Raises:
-            ProviderError: ``unavailable`` when nobody can say now how many there are.
-        """
-
-    def leave(self) -> None:
-        """Give the place to somebody else."""
-
-
-class PlaceBook(Protocol):
-    """The places of all connections."""
-
-    def of(self, owner: tuple[str, str], limit: int) -> Places:
-        """Return the places of a connection, of which there are ``limit``.
-
-        Args:
-            owner: a tenant and the name of its connection.
-            limit: takes the place of what was said before.
-        """
+        """Take one token of a tenant, a key, or a connection (its tenant and name). Return 0.0, or the seconds to wait."""
 
 
 __all__ = [
@@ -417,8 +383,6 @@ __all__ = [
     "Links",
     "Operations",
     "OutboxEvent",
-    "PlaceBook",
-    "Places",
     "Policy",
     "Question",
     "Quotas",

@@ -14,7 +14,7 @@ from erp.errors import ProviderError
 
 if TYPE_CHECKING:
     from erp.runtime.call_policy import Breaker, Bulkhead, Rate, Retry
-    from erp.runtime.ports import Places
+    from erp.runtime.sharing import Places
 
 _jitter = random.SystemRandom()
 

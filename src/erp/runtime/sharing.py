@@ -8,20 +8,49 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from erp.runtime.call_policy import Bulkhead
 from erp.runtime.resilience import BulkheadGate, SharedGate
 
 if TYPE_CHECKING:
     from erp.runtime.call_policy import CallPolicy, Rate
-    from erp.runtime.ports import Connection, PlaceBook, Rates
+    from erp.runtime.ports import Connection, Rates
 
 Gate = BulkheadGate | SharedGate
 
 
+class Places(Protocol):
+    """Places for the calls of one connection, of which several processes together take no more than there are."""
+
+    def try_enter(self) -> bool:
+        """Enter without waiting; False when the caller has to ``wait_to_enter``."""
+
+    async def wait_to_enter(self) -> None:
+        """Wait for a place.
+
+        Raises:
+            ProviderError: ``unavailable`` when nobody can say now how many there are.
+        """
+
+    def leave(self) -> None:
+        """Give the place to somebody else."""
+
+
+class PlaceBook(Protocol):
+    """The places of all connections."""
+
+    def of(self, owner: tuple[str, str], limit: int) -> Places:
+        """Return the places of a connection, of which there are ``limit``.
+
+        Args:
+            owner: a tenant and the name of its connection.
+            limit: takes the place of what was said before.
+        """
+
+
 class OwnPlaces:
-    """The places of connections when there is one process. Implements ``ports.PlaceBook``."""
+    """The places of connections when there is one process. Implements ``PlaceBook``."""
 
     def __init__(self) -> None:
         self._known: weakref.WeakValueDictionary[tuple[str, str], BulkheadGate] = weakref.WeakValueDictionary()
