@@ -57,6 +57,7 @@ from erp.runtime.rotation import Rotation, RotationSettings
 from erp.runtime.routes import RouteBook
 from erp.runtime.service_calls import service_context
 from erp.runtime.shares import TenantShares
+from erp.runtime.sharing import Sharing
 from erp.runtime.spending import Spending
 from erp.security.audit_keeper import AuditKeeper
 from erp.security.certificates import CertificateIdentity
@@ -258,6 +259,7 @@ class Layer:
         calls.spending = Spending(self.control.budgets)
         if self.settings.processes > 1:
             calls.rates, calls.key_rates = self.control.rates, self.control.key_rates
+            self.plans.sharing = Sharing(self.control.places, self.control.connection_rates)
         return calls
 
     def _context(self, service: str, tenant: str, seconds: float) -> CallContext:

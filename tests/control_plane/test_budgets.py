@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +39,27 @@ async def test_a_thousand_callers_at_once_never_exceed_a_limit(control: ControlP
     assert await used(control) == {("provider:ai/openai", "tokens"): 7_000}
 
 
+@pytest.mark.timeout(120)
+async def test_processes_together_never_exceed_a_limit_while_they_settle(open_control_plane: Any) -> None:
+    planes = [await open_control_plane() for _ in range(3)]
+    await planes[0].tenants.create("acme")
+    await planes[0].quotas.set("acme", "month", 7_003, unit="tokens")
+
+    async def call(budgets: StoredBudgets) -> int:
+        found = await held(budgets, {"tokens": 10})
+        if found is None:
+            return 0
+        await asyncio.sleep(0)
+        budgets.settle(found, {"tokens": 9})
+        return 9
+
+    found = await asyncio.gather(*(call(plane.budgets) for plane in planes for _ in range(1000)))
+    for plane in planes:
+        await plane.budgets.flush()
+    assert await used(planes[0]) == {("tenant", "tokens"): sum(found)}
+    assert 6_300 <= sum(found) <= 7_003
+
+
 async def test_what_was_reserved_is_settled_with_what_was_used(control: ControlPlane) -> None:
     await control.quotas.set("acme", "day", 100, unit="tokens")
     first = await held(control.budgets, {"tokens": 80})
@@ -56,6 +78,24 @@ async def test_a_call_that_used_more_than_it_reserved_is_counted_in_full(control
     await control.budgets.flush()
     assert await used(control) == {("tenant", "bytes"): 130}
     assert await held(control.budgets, {"bytes": 1}) is None
+
+
+async def test_after_a_call_that_used_more_everything_is_refused_until_the_period_ends(control: ControlPlane) -> None:
+    now = moments.of(datetime.datetime.fromisoformat("2026-11-23T10:00:45Z"))
+    budgets = StoredBudgets(control.database, control.revisions, clock=lambda: now)
+    await control.quotas.set("acme", "minute", 100, unit="tokens")
+    running = [await held(budgets, {"tokens": 10}) for _ in range(2)]
+    for one in running:
+        budgets.settle(one, {"tokens": 70})
+    await budgets.flush()
+    for _ in range(3):
+        with pytest.raises(ProviderError) as refused:
+            await budgets.reserve("acme", SCOPES, {"tokens": 1})
+        assert (refused.value.code, refused.value.retry_after_seconds) == ("quota_exhausted", 15.0)
+    now += 15 * moments.MICROSECONDS
+    assert await held(budgets, {"tokens": 100}) is not None
+    assert await held(budgets, {"tokens": 1}) is None
+    await budgets.close()
 
 
 async def test_every_limit_of_a_call_has_to_hold_it_and_a_refused_one_uses_none(control: ControlPlane) -> None:

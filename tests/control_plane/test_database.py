@@ -64,7 +64,7 @@ async def test_a_locked_database_is_unavailable_and_works_again_when_it_is_free(
     await store.close()
 
 
-async def test_sqlite_commits_are_durable_and_references_are_checked(empty_file: Path) -> None:
+async def test_sqlite_commits_are_durable_but_those_of_counts_and_references_are_checked(empty_file: Path) -> None:
     store = Database.in_file(empty_file)
 
     def settings(connection: sa.Connection) -> list[object]:
@@ -72,6 +72,7 @@ async def test_sqlite_commits_are_durable_and_references_are_checked(empty_file:
         return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
 
     assert await store.transact(settings) == ["wal", 2, 1]
+    assert await store.count(settings) == ["wal", 1, 1]
     await store.close()
 
 

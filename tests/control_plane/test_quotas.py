@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import signal
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import ControlPlane, moments
 from erp.control_plane.periods import bounds
-from erp.control_plane.quotas import LeasedQuotas
+from erp.control_plane.quotas import StoredQuotas
 from erp.errors import ProviderError
 
 pytestmark = pytest.mark.anyio
@@ -19,7 +23,7 @@ def at(text: str) -> int:
     return moments.of(datetime.datetime.fromisoformat(text))
 
 
-async def reserved(quotas: LeasedQuotas, count: int) -> int:
+async def reserved(quotas: StoredQuotas, count: int) -> int:
     """How many of ``count`` reservations made at the same time succeeded."""
     results = await asyncio.gather(*(quotas.reserve("acme") for _ in range(count)), return_exceptions=True)
     refused = [result for result in results if result is not None]
@@ -35,34 +39,75 @@ async def test_a_limit_is_met_exactly(control: ControlPlane) -> None:
     await control.quotas.reserve("globex")
 
 
-@pytest.mark.parametrize("limit", [50, 1000])
-async def test_processes_together_never_exceed_a_limit(open_control_plane: Any, limit: int) -> None:
+async def test_processes_together_use_up_a_limit_exactly(open_control_plane: Any) -> None:
     planes = [await open_control_plane() for _ in range(3)]
     await planes[0].tenants.create("acme")
-    await planes[0].quotas.set("acme", "month", limit)
-    passed = await asyncio.gather(*(reserved(plane.quotas, limit // 2) for plane in planes))
-    largest_block = max(1, limit // 100)
-    assert limit - 2 * largest_block <= sum(passed) <= limit
-    for plane in planes[1:]:
-        await plane.quotas.close()
-    last = await reserved(LeasedQuotas(planes[0].database, planes[0].revisions), limit)
-    assert limit - largest_block <= sum(passed) + last <= limit
+    await planes[0].quotas.set("acme", "month", 1003)
+    await planes[0].quotas.set("acme", "day", 1500)
+    passed = await asyncio.gather(*(reserved(plane.quotas, 1000) for plane in planes))
+    assert sum(passed) == 1003
+    for plane in planes:
+        assert {quota.period: quota.used for quota in await plane.quotas.list("acme")} == {"day": 1003, "month": 1003}
 
 
-async def test_unused_units_are_given_back_at_close(open_control_plane: Any) -> None:
+async def test_nothing_is_held_beyond_the_calls_that_were_made(open_control_plane: Any) -> None:
     here, there = await open_control_plane(), await open_control_plane()
     await here.tenants.create("acme")
     await here.quotas.set("acme", "month", 1000)
     await here.quotas.reserve("acme")
-    assert [quota.used for quota in await there.quotas.list("acme")] == [10]
-    assert [quota.used for quota in await here.quotas.list("acme")] == [1]
-    await here.quotas.close()
     assert [quota.used for quota in await there.quotas.list("acme")] == [1]
+    assert await reserved(there.quotas, 1000) == 999
+
+
+async def test_many_tenants_are_counted_apart_in_one_transaction(control: ControlPlane) -> None:
+    await control.quotas.set("acme", "day", 3)
+    await control.quotas.set("globex", "day", 5)
+    await control.quotas.set("globex", "month", 4)
+    outcomes = await asyncio.gather(
+        *(control.quotas.reserve(tenant) for tenant in ("acme", "globex", "initech") * 10), return_exceptions=True
+    )
+    admitted = [
+        tenant for tenant, outcome in zip(("acme", "globex", "initech") * 10, outcomes, strict=True) if not outcome
+    ]
+    assert {tenant: admitted.count(tenant) for tenant in ("acme", "globex", "initech")} == {
+        "acme": 3,
+        "globex": 4,
+        "initech": 10,
+    }
+
+
+async def test_a_caller_that_left_before_it_was_counted_uses_nothing(control: ControlPlane) -> None:
+    await control.quotas.set("acme", "day", 10)
+    first = asyncio.create_task(control.quotas.reserve("acme"))
+    for _ in range(3):  # until the transaction of the first has begun
+        await asyncio.sleep(0)
+    second = asyncio.create_task(control.quotas.reserve("acme"))
+    await asyncio.sleep(0)
+    second.cancel()
+    await first
+    await control.quotas.close()
+    assert [quota.used for quota in await control.quotas.list("acme")] == [1]
+
+
+async def test_a_database_that_does_not_answer_admits_nobody(
+    control: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.quotas.set("acme", "day", 10)
+
+    async def silent(work: Any) -> Any:
+        raise ProviderError(ErrorCode.UNAVAILABLE, "Silent.")
+
+    with monkeypatch.context() as silenced:
+        silenced.setattr(control.database, "count", silent)
+        with pytest.raises(ProviderError) as refused:
+            await control.quotas.reserve("acme")
+    assert refused.value.code == "unavailable"
+    assert await reserved(control.quotas, 12) == 10
 
 
 async def test_a_refusal_says_when_the_period_ends_and_the_next_one_begins_anew(control: ControlPlane) -> None:
     now = at("2026-11-23T10:00:45Z")
-    quotas = LeasedQuotas(control.database, control.revisions, clock=lambda: now)
+    quotas = StoredQuotas(control.database, control.revisions, clock=lambda: now)
     await control.quotas.set("acme", "minute", 2)
     assert await reserved(quotas, 3) == 2
     with pytest.raises(ProviderError) as refused:
@@ -75,7 +120,7 @@ async def test_a_refusal_says_when_the_period_ends_and_the_next_one_begins_anew(
 
 async def test_a_clock_that_is_set_back_does_not_open_the_period_before_again(control: ControlPlane) -> None:
     now = at("2026-11-23T10:00:45Z")
-    quotas = LeasedQuotas(control.database, control.revisions, clock=lambda: now)
+    quotas = StoredQuotas(control.database, control.revisions, clock=lambda: now)
     await control.quotas.set("acme", "minute", 2)
     assert await reserved(quotas, 3) == 2
     now = at("2026-11-23T10:01:30Z")
@@ -147,7 +192,145 @@ async def test_without_a_limit_a_reservation_asks_no_database(
     control.revisions.trusted_until = time.monotonic() + 60
     monkeypatch.setattr(control.database, "run", None)
     monkeypatch.setattr(control.database, "transact", None)
+    monkeypatch.setattr(control.database, "count", None)
     await control.quotas.reserve("acme")
+
+
+PROCESS = """
+import asyncio, os, pathlib, sys
+from erp.control_plane import ControlPlane
+from erp.errors import ProviderError
+
+async def main():
+    control = await ControlPlane.open(pathlib.Path(sys.argv[1]), sys.argv[2] or None, pepper=b"p")
+    async def call():
+        while True:
+            try:
+                await control.quotas.reserve("acme")
+            except ProviderError as error:
+                assert error.code == "quota_exhausted", (error, error.detail)
+                return
+            os.write(1, b".")
+    os.write(1, b"ready\\n")
+    sys.stdin.readline()
+    await asyncio.gather(*(call() for _ in range(int(sys.argv[3]))))
+    await control.close()
+
+asyncio.run(main())
+"""
+
+
+class Caller:
+    """A process that makes calls until it is refused, and writes a dot for each that was admitted."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.admitted = 0
+
+    @classmethod
+    async def start(cls, folder: Path, url: str | None, callers: int) -> Caller:
+        command = (sys.executable, "-c", PROCESS, str(folder), url or "", str(callers))
+        pipe = asyncio.subprocess.PIPE
+        made = cls(await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe))
+        assert made.process.stdout is not None
+        assert await made.process.stdout.readline() == b"ready\n"
+        return made
+
+    def go(self) -> Caller:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"go\n")
+        return self
+
+    async def until(self, admitted: int) -> None:
+        """Read its dots until there are as many, or all."""
+        assert self.process.stdout is not None
+        while self.admitted < admitted and (dots := await self.process.stdout.read(65536)):
+            self.admitted += len(dots)
+
+    async def ended(self) -> int:
+        """Wait for its end; return how many calls it was allowed."""
+        await self.until(sys.maxsize)
+        await self.process.wait()
+        return self.admitted
+
+
+@pytest.mark.timeout(120)
+async def test_two_processes_of_a_thousand_callers_each_never_exceed_a_limit_by_one(
+    control: ControlPlane, control_plane_url: str | None, tmp_path: Path
+) -> None:
+    await control.quotas.set("acme", "month", 5_003)
+    callers = [(await Caller.start(tmp_path, control_plane_url, 1000)).go() for _ in range(2)]
+    assert sum([await caller.ended() for caller in callers]) == 5_003
+    assert [quota.used for quota in await control.quotas.list("acme")] == [5_003]
+
+
+@pytest.mark.timeout(120)
+async def test_a_killed_process_takes_no_unit_with_it_but_those_of_its_calls(
+    control: ControlPlane, control_plane_url: str | None, tmp_path: Path
+) -> None:
+    running = 50
+    await control.quotas.set("acme", "month", 30_000)
+    victim = (await Caller.start(tmp_path, control_plane_url, running)).go()
+    await victim.until(500)
+    victim.process.send_signal(signal.SIGKILL)
+    made = await victim.ended()
+
+    (used,) = [quota.used for quota in await control.quotas.list("acme")]
+    survivor = (await Caller.start(tmp_path, control_plane_url, running)).go()
+
+    assert made <= used <= made + running < 30_000
+    assert await survivor.ended() == 30_000 - used
+
+
+@pytest.mark.timeout(120)
+async def test_a_process_that_was_stopped_spends_nothing_that_others_have_used_up(
+    control: ControlPlane, control_plane_url: str | None, tmp_path: Path
+) -> None:
+    await control.quotas.set("acme", "month", 20_000)
+    stopped = (await Caller.start(tmp_path, control_plane_url, 50)).go()
+    await stopped.until(500)
+    stopped.process.send_signal(signal.SIGSTOP)
+    other = (await Caller.start(tmp_path, control_plane_url, 50)).go()
+    await asyncio.sleep(1.0)  # unless it was stopped in a transaction, the other has used up everything now
+    stopped.process.send_signal(signal.SIGCONT)
+    assert await other.ended() + await stopped.ended() == 20_000
+
+
+FROZEN = """
+import asyncio, os, pathlib, signal, sys
+import sqlalchemy as sa
+from erp.control_plane import ControlPlane
+
+def freeze(connection):
+    connection.execute(sa.text("UPDATE quota_usage SET used = used + 1"))
+    print("frozen", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+async def main():
+    control = await ControlPlane.open(pathlib.Path("."), sys.argv[1], pepper=b"p")
+    await control.database.transact(freeze)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("control_plane_url", ["postgresql"], indirect=True)  # SQLite's file stays locked
+async def test_a_process_that_stops_in_a_transaction_stops_nobody_else_for_long(
+    control: ControlPlane, control_plane_url: str
+) -> None:
+    await control.quotas.set("acme", "month", 10)
+    await control.quotas.reserve("acme")
+    frozen = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", FROZEN, control_plane_url, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert frozen.stdout is not None
+        assert await frozen.stdout.readline() == b"frozen\n"
+        assert await reserved(control.quotas, 20) == 9
+    finally:
+        frozen.kill()
+        await frozen.wait()
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class Campaign:
             if self._ledger.violations:
                 break
         else:
-            self._settle(kills + 1)
+            self._settle()
         return self._summary()
 
     def _summary(self) -> Summary:
@@ -95,11 +95,11 @@ class Campaign:
     def _check(self, last_life: int) -> None:
         """Check what the last life did, while the next one has begun and nobody calls yet."""
         sent = self._ledger.of_life(last_life)
-        evidence, lives = self._evidence, self._kills + 1
+        evidence = self._evidence
         self._expect(
             invariants.effects(evidence, sent),
             self._chain.check(evidence),
-            invariants.quota(evidence, self._ledger, LIMITED_UNITS, lives),
+            invariants.quota(evidence, self._ledger, LIMITED_UNITS),
         )
 
     def _expect(self, *found: Iterable[str]) -> None:
@@ -163,14 +163,14 @@ class Campaign:
 
     # -- the last life ---------------------------------------------------------------------------
 
-    def _settle(self, number: int) -> None:
+    def _settle(self) -> None:
         let_leases_lapse(self._evidence.control_file)
         let_steps_be_due(self._evidence.database_file)
         server = self._starter.start(self._data_dir, self._log).ready()
         try:
             self._end_all_calls(server)
             self._wait_for_events()
-            self._check_all(number)
+            self._check_all()
         finally:
             server.kill()
         self._expect(invariants.intact(self._data_dir))
@@ -196,7 +196,7 @@ class Campaign:
                 return
             time.sleep(0.05)
 
-    def _check_all(self, lives: int) -> None:
+    def _check_all(self) -> None:
         evidence, sent = self._evidence, self._ledger.all()
         self._expect(
             invariants.effects(evidence, sent),
@@ -207,7 +207,7 @@ class Campaign:
             invariants.events(evidence, sent),
             self._chain.check(evidence),
             invariants.audited(evidence, sent),
-            invariants.quota(evidence, self._ledger, LIMITED_UNITS, lives),
+            invariants.quota(evidence, self._ledger, LIMITED_UNITS),
         )
 
 

@@ -114,8 +114,8 @@ def audited(evidence: Evidence, sent: Iterable[Sent]) -> Iterator[str]:
             yield f"{item.mark}: a {item.kind.name} that is {item.state} has {count} audit records"
 
 
-def quota(evidence: Evidence, ledger: Ledger, limit: int, lives: int) -> Iterator[str]:
-    """Not one call more than the quota; of what counts as used, a killed process has lost at most a block."""
+def quota(evidence: Evidence, ledger: Ledger, limit: int) -> Iterator[str]:
+    """Not one call more than the quota; what counts as used are the calls that were made, and no others."""
     sql = "SELECT used FROM quota_usage WHERE tenant = ? AND scope = 'tenant' AND unit = 'requests' AND period = ?"
     usage = [row[0] for row in evidence.control(sql, LIMITED, PERIOD)]
     told = ledger.allowance
@@ -123,9 +123,9 @@ def quota(evidence: Evidence, ledger: Ledger, limit: int, lives: int) -> Iterato
         yield f"{told.admitted} calls were admitted, the quota is {limit}"
     if any(used > limit for used in usage):
         yield f"{usage} units count as used, the quota is {limit}"
-    most = told.admitted + told.unanswered + lives * max(1, limit // 100)
+    most = told.admitted + told.unanswered
     if not told.admitted <= sum(usage) <= most:
-        yield f"{usage} units count as used, {told.admitted} calls were admitted, at most {most} can have been leased"
+        yield f"{usage} units count as used, {told.admitted} calls were admitted, at most {most} can have been made"
 
 
 def events(evidence: Evidence, sent: Iterable[Sent]) -> Iterator[str]:

@@ -112,7 +112,7 @@ def test_a_torn_object_is_noticed(evidence: Evidence, sent: list[Sent]) -> None:
         (LIMITED_UNITS + 1, LIMITED_UNITS, "units count as used, the quota is"),
         (10, 11, "11 calls were admitted"),
         (LIMITED_UNITS, LIMITED_UNITS + 1, "calls were admitted, the quota is"),
-        (100, 1, "at most 5 can have been leased"),
+        (100, 1, "at most 1 can have been made"),
     ],
 )
 def test_a_quota_that_does_not_hold_is_noticed(evidence: Evidence, used: int, admitted: int, expected: str) -> None:
@@ -123,7 +123,7 @@ def test_a_quota_that_does_not_hold_is_noticed(evidence: Evidence, used: int, ad
 
     ledger = Ledger([], Allowance(admitted=admitted))
 
-    found = list(invariants.quota(evidence, ledger, LIMITED_UNITS, 1))
+    found = list(invariants.quota(evidence, ledger, LIMITED_UNITS))
     assert [violation for violation in found if expected in violation], found
 
 

@@ -9,7 +9,7 @@ import signal
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+from tests.support.counting_peer import CountingPeer, counting_peer
 from tests.support.process import Server
+from tests.system.limited import CHECKS, EGRESS, Limited
 
 pytestmark = pytest.mark.live
 
@@ -54,7 +56,7 @@ async def _execute(url: str, statement: str) -> None:
 def machines(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Server]]:
     """Two gateways, each with a data directory of its own and the same secrets of the platform."""
     secrets = {name: base64.b64encode(os.urandom(32)).decode() for name in ("ERP_KEK", "ERP_PEPPER")}
-    environment = {**secrets, "ERP_DATABASE_URL": database, "ERP_PROCESSES": str(PAIR)}
+    environment = {**secrets, **EGRESS, "ERP_DATABASE_URL": database, "ERP_PROCESSES": str(PAIR)}
     folders: list[Path] = [tmp_path_factory.mktemp(f"machine-{number}") for number in range(PAIR)]
     first = Server(folders[0], environment=environment).ready().furnish()
     second = Server(folders[1], environment=environment).ready()
@@ -190,6 +192,15 @@ def test_a_quota_is_used_up_once(machines: tuple[Server, Server]) -> None:
     assert set(statuses) == {200, 429}
     assert 0 < statuses[200] <= 10 + PAIR
     assert call(first, "secrets/local/list", {}).status_code == 200
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+def test_a_limit_of_a_connection_holds_for_both(
+    machines: tuple[Server, Server], check: Callable[[Limited, CountingPeer], None]
+) -> None:
+    with counting_peer() as peer:
+        check(Limited(machines, peer, check.__name__.replace("_", "-")), peer)
 
 
 def test_the_other_goes_on_when_one_is_killed_and_nothing_confirmed_is_lost(

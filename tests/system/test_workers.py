@@ -8,15 +8,17 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from tests.support.counting_peer import CountingPeer, counting_peer
 from tests.support.process import Server, erp
 from tests.system.conftest import StartServer
+from tests.system.limited import CHECKS, EGRESS, Limited
 
 INSERT = "INSERT INTO t (n) VALUES (?)"
 
@@ -25,7 +27,7 @@ INSERT = "INSERT INTO t (n) VALUES (?)"
 def server(first_keys: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Two workers, for tests that leave them as they are."""
     data_dir = shutil.copytree(first_keys[0], tmp_path_factory.mktemp("workers") / "data")
-    made = Server(data_dir, "--workers", "2")
+    made = Server(data_dir, "--workers", "2", environment=EGRESS)
     made.keys |= first_keys[1]
     yield made.ready()
     made.kill()
@@ -81,6 +83,15 @@ def test_keys_limits_and_data_are_those_of_one_process(server: Server) -> None:
     ends = time.monotonic() + 30  # until both have noticed; one answer may be what is left of the rate
     while 429 in at_once(80, lambda _: call(server, "/providers/storage/filesystem/head", {"key": "k"}).status_code):
         assert time.monotonic() < ends
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+def test_a_limit_of_a_connection_holds_for_all_workers(
+    server: Server, check: Callable[[Limited, CountingPeer], None]
+) -> None:
+    with counting_peer() as peer:
+        check(Limited([server], peer, check.__name__.replace("_", "-")), peer)
 
 
 def test_what_lives_in_one_process_is_refused_with_the_remedy(server: Server) -> None:

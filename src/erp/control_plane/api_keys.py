@@ -15,7 +15,7 @@ from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import cursors, key_text, moments
 from erp.control_plane.database import Database
 from erp.control_plane.expected import expect
-from erp.control_plane.key_facts import ROLES, check_facts
+from erp.control_plane.key_facts import ROLES, check_facts, rate_text
 from erp.control_plane.people_tables import service_accounts
 from erp.control_plane.revisions import Revisions, Topic, counted
 from erp.control_plane.service_accounts import ServiceAccount
@@ -121,7 +121,7 @@ class ApiKeys:
             "digest": key_text.digest(self._pepper, minted.text),
             "created_at": moments.now(),
             "expires_at": None if expires_at is None else moments.of(expires_at),
-            "rate": _rate_text(rate),
+            "rate": rate_text(rate),
             "service_account": service_account,
             **dict.fromkeys(("revoked_at", "replaces", "last_used_at")),
         }
@@ -333,16 +333,6 @@ def _within(account: ServiceAccount, role: str, scopes: Sequence[str]) -> Sequen
     return sorted(set(scopes)) or account.scopes
 
 
-def _rate_text(rate: Mapping[str, Any] | None) -> str | None:
-    if rate is None:
-        return None
-    try:
-        return msgspec.json.encode(msgspec.convert(rate, Rate)).decode()
-    except msgspec.ValidationError as error:
-        problem = FieldError("/rate", f"{error}.")
-        raise ProviderError(ErrorCode.INVALID_ARGUMENT, "The rate is not valid.", errors=[problem]) from None
-
-
 def _rate(text: str | None) -> Rate | None:
     return None if text is None else msgspec.json.decode(text, type=Rate)
 
@@ -354,7 +344,7 @@ def _columns(changes: KeyChanges) -> dict[str, Any]:
     if (ends := changes.get("expires_at")) is not None:
         values["expires_at"] = moments.of(ends)
     if "rate" in changes:
-        values["rate"] = _rate_text(changes["rate"])
+        values["rate"] = rate_text(changes["rate"])
     return values
 
 

@@ -69,6 +69,10 @@ class Held:
     tenant: str
     units: dict[Key, int]
 
+    def includes(self, unit: str) -> bool:
+        """Whether a limit of ``unit`` concerns the call."""
+        return any(key.unit == unit for key in self.units)
+
 
 @dataclass(frozen=True, slots=True)
 class Settlement:

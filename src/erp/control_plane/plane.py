@@ -13,6 +13,7 @@ from erp.control_plane.audit_proofs import AuditProofs
 from erp.control_plane.budgets import StoredBudgets
 from erp.control_plane.checkpoints import StoredCheckpoints
 from erp.control_plane.client_certificates import ClientCertificates
+from erp.control_plane.connection_tables import connection_rates
 from erp.control_plane.connections import StoredConnections
 from erp.control_plane.database import Database
 from erp.control_plane.directory import Directory
@@ -25,9 +26,10 @@ from erp.control_plane.operations import StoredOperations
 from erp.control_plane.outbox import Outbox
 from erp.control_plane.overlaps import StoredOverlaps
 from erp.control_plane.people_tables import key_rates
+from erp.control_plane.places import SharedPlaces
 from erp.control_plane.policies import StoredPolicies
 from erp.control_plane.privacy import StoredPrivacy
-from erp.control_plane.quotas import LeasedQuotas
+from erp.control_plane.quotas import StoredQuotas
 from erp.control_plane.rates import SharedRates
 from erp.control_plane.reminders import StoredReminders
 from erp.control_plane.retention import AuditRetention
@@ -60,10 +62,12 @@ class ControlPlane:
         self.client_certificates = ClientCertificates(database, self.revisions)
         self.saml = SamlProviders(database, self.revisions)
         self.directory = Directory(database, self.revisions)
-        self.quotas = LeasedQuotas(database, self.revisions)
+        self.quotas = StoredQuotas(database, self.revisions)
         self.budgets = StoredBudgets(database, self.revisions)
         self.rates = SharedRates(database)
         self.key_rates = SharedRates(database, key_rates)
+        self.connection_rates = SharedRates(database, connection_rates)
+        self.places = SharedPlaces(database)
         self.journal = GroupCommitJournal(database)
         self.outbox = Outbox(database)
         self.audit = AuditRecords(database)
@@ -116,9 +120,10 @@ class ControlPlane:
         await self.database.run(lambda connection: connection.execute(sa.select(sa.literal(1))).scalar_one())
 
     async def close(self) -> None:
-        """Write what is waiting, give back leased quota, and close the database. Safe twice."""
+        """Write what is waiting, and close the database. Safe twice."""
         await self.journal.close()
         await self.key_uses.close()
         await self.quotas.close()
         await self.budgets.close()
+        await self.places.close()
         await self.database.close()

@@ -14,6 +14,8 @@ T = TypeVar("T")
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 10.0
 """A server that has stopped answering must not hold calls for ever."""
+IDLE_SECONDS = 5.0
+"""A process that was stopped in a transaction must not keep rows from the others: the server ends it."""
 
 
 class Postgresql:
@@ -29,6 +31,7 @@ class Postgresql:
             connect_args={"timeout": CONNECT_SECONDS, "command_timeout": COMMAND_SECONDS},
         )
         self.dialect = self._engine.dialect
+        sa.event.listen(self._engine.sync_engine, "connect", _prepare)
 
     async def run(self, work: Work[T]) -> T:
         async with self._engine.connect() as connection:
@@ -38,8 +41,19 @@ class Postgresql:
         async with self._engine.begin() as connection:
             return await connection.run_sync(work)
 
+    async def count(self, work: Work[T]) -> T:
+        return await self.transact(work)
+
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+def _prepare(connection: sa.engine.interfaces.DBAPIConnection, _: object) -> None:
+    # Not as a parameter of the connection: poolers in front of a server refuse those that they do not know.
+    cursor = connection.cursor()
+    cursor.execute(f"SET idle_in_transaction_session_timeout = {int(IDLE_SECONDS * 1000)}")
+    cursor.close()
+    connection.commit()
 
 
 def _asyncpg_url(url: str) -> sa.URL:

@@ -1,12 +1,11 @@
 """Limits per minute, hour, day or month, and the calls of a whole tenant. Implements ``ports.Quotas``.
 
-Every limit is set, listed and removed here. Those of all calls of a tenant, which every call meets, are kept here
-too; those of other scopes and units are kept by ``budgets``.
+Every limit is set, listed and removed here. Those of all calls of a tenant, which every call meets, are counted here
+too; those of other scopes and units are counted by ``budgets``.
 
-A process leases blocks of units from the database and hands them out from memory. A block is taken
-by one conditional update (``used + n <= limit``), so a limit is never exceeded by one, in any
-number of processes; what is left of blocks is given back at close. After a crash it is lost until
-the period ends: a quota errs on the side of less.
+The unit of a call is counted before the call is tried, in a transaction that everybody shares who waits at the same
+moment. So a limit is never exceeded by one, in any number of processes, and a process holds nothing that it could take
+with it when it is killed. A tenant without such limits costs a look into a dictionary.
 """
 
 from __future__ import annotations
@@ -26,15 +25,18 @@ from erp.control_plane import budgets, moments
 from erp.control_plane.database import Database
 from erp.control_plane.expected import expect
 from erp.control_plane.periods import PERIODS, Period, bounds
+from erp.control_plane.quota_rows import Admission, Tally, Window
 from erp.control_plane.revisions import Revisions, Topic, counted
-from erp.control_plane.statements import insert_new
 from erp.control_plane.tables import quota_usage, quotas
 from erp.control_plane.tenants import require
 from erp.errors import FieldError, ProviderError
 
-BLOCKS_PER_LIMIT = 100
-LARGEST_BLOCK = 1000
-EXHAUSTED_SECONDS = 0.5
+BATCH = 1000
+"""Calls that one transaction counts at most."""
+QUIET_TURNS = 2
+"""Turns of the event loop in which nobody came: what has arrived meanwhile is read in one and run in the next."""
+REMEMBERED = 100_000
+"""Tenants whose limits are remembered."""
 MAX_UNITS = 2**53
 
 
@@ -53,111 +55,110 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(slots=True)
-class _Lease:
-    """Units of one period that this process may hand out."""
+class _Wanted:
+    """A call that waits until its units are counted."""
 
-    period: Period
-    limit: int
-    starts_at: int
-    ends_at: int
-    left: int = 0
-    exhausted_until: float = 0.0
-    """Monotonic time before which the database need not be asked again."""
+    tenant: str
+    units: int
+    done: asyncio.Future[Window | None]
+    """The limit that does not hold it; None: it may be made."""
 
 
 @dataclass(slots=True)
-class _Account:
-    """What this process knows about a tenant's quotas."""
+class _Known:
+    """What this process has seen of the limits since they changed last."""
 
-    leases: list[_Lease] = field(default_factory=list)
-    generation: int = -1
-    """Of the limits it was loaded from."""
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    windows: dict[str, tuple[Window, ...]] = field(default_factory=dict)
+    full: dict[str, Window] = field(default_factory=dict)
+    """Limits that have nothing left: nothing is given back, so the database need not be asked again."""
+
+    def learn(self, tenant: str, admission: Admission) -> None:
+        if len(self.windows) >= REMEMBERED:
+            self.windows.clear()
+            self.full.clear()
+        self.windows[tenant] = admission.windows
+        if admission.full is not None:
+            self.full[tenant] = admission.full
 
 
-class LeasedQuotas:
+class StoredQuotas:
     """The quotas of all tenants."""
 
     def __init__(self, database: Database, revisions: Revisions, *, clock: Callable[[], int] = moments.now) -> None:
         self._database = database
         self._revisions = revisions
         self._clock = clock
-        self._accounts: dict[str, _Account] = {}
-        self._generation = 0
+        self._tally = Tally(database.dialect)
+        self._known = _Known()
+        self._waiting: list[_Wanted] = []
+        self._writer: asyncio.Task[None] | None = None
         revisions.watch(Topic.QUOTAS, self._forget)
+
+    def _forget(self) -> None:
+        self._known = _Known()
 
     async def reserve(self, tenant: str, units: int = 1) -> None:
         if time.monotonic() >= self._revisions.trusted_until:
             await self._revisions.refresh()
-        account = self._accounts.get(tenant)
-        if account is None:
-            account = self._accounts[tenant] = _Account()
-        if account.generation != self._generation:
-            await self._load(tenant, account)
-        if account.leases and not self._take(account, units):
-            await self._reserve_slowly(tenant, account, units)
+        if self._known.windows.get(tenant) == ():
+            return
+        refusal = self._known.full.get(tenant)
+        if refusal is None or not refusal.holds(self._clock()):
+            refusal = await self._counted(tenant, units)
+        if refusal is not None:
+            raise self._exhausted(refusal)
 
-    def _take(self, account: _Account, units: int) -> bool:
-        """Hand out ``units`` of every lease, or of none."""
-        now = self._clock()
-        if any(lease.left < units or not lease.starts_at <= now < lease.ends_at for lease in account.leases):
-            return False
-        for lease in account.leases:
-            lease.left -= units
-        return True
+    async def _counted(self, tenant: str, units: int) -> Window | None:
+        """Wait for the transaction that counts ``units``."""
+        wanted = _Wanted(tenant, units, asyncio.get_running_loop().create_future())
+        self._waiting.append(wanted)
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write(), name="quotas")
+        return await wanted.done
 
-    async def _reserve_slowly(self, tenant: str, account: _Account, units: int) -> None:
-        async with account.lock:
-            while not self._take(account, units):
-                self._renew(account)
-                for lease in account.leases:
-                    if lease.left < units:
-                        await self._extend(tenant, lease, units)
+    async def _write(self) -> None:
+        try:
+            while self._waiting:
+                await self._gather()
+                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                await self._count([item for item in batch if not item.done.done()])
+        finally:
+            self._writer = None
 
-    def _renew(self, account: _Account) -> None:
-        """Put the present period in the place of one that has ended, or not begun: the clock was set back."""
-        now = self._clock()
-        account.leases = [
-            lease if lease.starts_at <= now < lease.ends_at else _lease(lease.period, lease.limit, now)
-            for lease in account.leases
-        ]
+    async def _gather(self) -> None:
+        """Wait for those who are about to come: a transaction costs as much for many as for one."""
+        quiet = 0
+        while quiet < QUIET_TURNS and len(self._waiting) < BATCH:
+            known = len(self._waiting)
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if len(self._waiting) == known else 0
 
-    async def _extend(self, tenant: str, lease: _Lease, units: int) -> None:
-        if time.monotonic() < lease.exhausted_until:
-            raise self._exhausted(lease)
-        block = max(units, min(LARGEST_BLOCK, lease.limit // BLOCKS_PER_LIMIT))
-        taken = await self._database.transact(partial(_take_block, tenant, lease, block, units - lease.left))
-        lease.left += taken
-        if not taken:
-            if units == 1:
-                lease.exhausted_until = time.monotonic() + EXHAUSTED_SECONDS
-            raise self._exhausted(lease)
+    async def _count(self, batch: list[_Wanted]) -> None:
+        """Count what a batch needs; those who left before are not counted."""
+        calls: dict[str, list[_Wanted]] = {}
+        for item in batch:
+            calls.setdefault(item.tenant, []).append(item)
+        units = {tenant: [item.units for item in items] for tenant, items in calls.items()}
+        known = self._known
+        single = {tenant: found[0] for tenant in calls if len(found := known.windows.get(tenant, ())) == 1}
+        work = partial(self._tally.admit, calls=units, known=single, now=self._clock())
+        try:
+            admissions = await self._database.count(work)
+        except Exception as error:  # noqa: BLE001  (whoever waits is told)
+            for item in batch:
+                _tell(item.done, error)
+            return
+        for tenant, admission in admissions.items():
+            known.learn(tenant, admission)  # of no use when the limits changed meanwhile: others are asked then
+            for item, refusal in zip(calls[tenant], admission.refusals, strict=True):
+                _tell(item.done, refusal)
 
-    def _exhausted(self, lease: _Lease) -> ProviderError:
-        seconds = max((lease.ends_at - self._clock()) / moments.MICROSECONDS, 0.001)
-        message = f"The quota of {lease.limit} units per {lease.period} is used up."
+    def _exhausted(self, window: Window) -> ProviderError:
+        seconds = max((window.ends_at - self._clock()) / moments.MICROSECONDS, 0.001)
+        message = f"The quota of {window.limit} units per {window.period} is used up."
         return ProviderError(ErrorCode.QUOTA_EXHAUSTED, message, retry_after_seconds=seconds)
 
     # -- limits ----------------------------------------------------------------------------------
-
-    def _forget(self) -> None:
-        self._generation += 1
-        for tenant, account in list(self._accounts.items()):
-            if not account.leases and not account.lock.locked():
-                del self._accounts[tenant]
-
-    async def _load(self, tenant: str, account: _Account) -> None:
-        """Read the limits of ``tenant``, giving back what was leased under the old ones."""
-        async with account.lock:
-            while account.generation != self._generation:
-                generation = self._generation
-                leases, account.leases = account.leases, []
-                if leases:
-                    await self._database.transact(partial(_give_back, {tenant: leases}))
-                limits = await self._database.run(partial(_limits, tenant))
-                now = self._clock()
-                account.leases = [_lease(period, limit, now) for period, limit in limits]
-                account.generation = generation
 
     async def set(
         self,
@@ -214,15 +215,11 @@ class LeasedQuotas:
     async def list(self, tenant: str) -> list[Quota]:
         """Return the quotas of ``tenant``: those of all its calls first, then by scope and unit; shortest period first."""
         now = self._clock()
-        account = self._accounts.get(tenant)
-        unused = {(lease.period, lease.starts_at): lease.left for lease in account.leases} if account else {}
         rows = await self._database.run(partial(_used, tenant))
         found = []
         for name, limit, usage in sorted(rows, key=_order):
             starts_at, ends_at = bounds(name.period, now)
             used = usage.get(starts_at, 0)
-            if name.is_of_all_calls:
-                used -= unused.get((name.period, starts_at), 0)
             found.append(
                 Quota(
                     tenant=tenant,
@@ -238,11 +235,19 @@ class LeasedQuotas:
         return found
 
     async def close(self) -> None:
-        """Give back what was leased and not used. Safe twice."""
-        left = {tenant: account.leases for tenant, account in self._accounts.items() if account.leases}
-        self._accounts.clear()
-        if left:
-            await self._database.transact(partial(_give_back, left))
+        """Return when nobody waits any more. Safe twice."""
+        while self._writer is not None:
+            await asyncio.shield(self._writer)
+
+
+def _tell(done: asyncio.Future[Window | None], outcome: Window | Exception | None) -> None:
+    """Wake up who waits, unless it left."""
+    if done.done():
+        return
+    if isinstance(outcome, Exception):
+        done.set_exception(outcome)
+    else:
+        done.set_result(outcome)
 
 
 def _period(text: str) -> Period:
@@ -250,11 +255,6 @@ def _period(text: str) -> Period:
         problem = FieldError("/period", f"Use one of {', '.join(PERIODS)}.")
         raise ProviderError(ErrorCode.INVALID_ARGUMENT, "There is no such period.", errors=[problem])
     return text
-
-
-def _lease(period: Period, limit: int, now: int) -> _Lease:
-    starts_at, ends_at = bounds(period, now)
-    return _Lease(period, limit, starts_at, ends_at)
 
 
 class _Name(NamedTuple):
@@ -282,18 +282,6 @@ def _order(row: tuple[_Name, int, dict[int, int]]) -> tuple[bool, str, str, int]
     return not name.is_of_all_calls, name.scope, name.unit, PERIODS.index(name.period)
 
 
-def _all_calls(tenant: str, period: Period) -> _Name:
-    return _Name(tenant, budgets.TENANT, budgets.REQUESTS, period)
-
-
-def _limits(tenant: str, connection: sa.Connection) -> list[tuple[Period, int]]:
-    """Return the limits of all calls."""
-    columns = quotas.c
-    mine = sa.and_(columns.tenant == tenant, columns.scope == budgets.TENANT, columns.unit == budgets.REQUESTS)
-    found = {row.period: row.units for row in connection.execute(sa.select(quotas).where(mine))}
-    return [(period, found[period]) for period in PERIODS if period in found]
-
-
 def _used(tenant: str, connection: sa.Connection) -> list[tuple[_Name, int, dict[int, int]]]:
     """Return every limit with what is used by the starts of its periods."""
     usage: dict[_Name, dict[int, int]] = {}
@@ -319,40 +307,3 @@ def _set(name: _Name, limit: int, wanted: str | None, connection: sa.Connection)
     _expect(name, wanted, connection)
     if not connection.execute(sa.update(quotas).where(name.where(quotas)).values(units=limit)).rowcount:
         connection.execute(sa.insert(quotas).values(**name._asdict(), units=limit))
-
-
-def _take_block(tenant: str, lease: _Lease, block: int, needed: int, connection: sa.Connection) -> int:
-    """Take ``block`` units, or at least those ``needed``; return how many were taken."""
-    _begin_period(tenant, lease, connection)
-    table = quota_usage.c
-    limit = sa.select(quotas.c.units).where(_all_calls(tenant, lease.period).where(quotas))
-    for units in (block, needed):
-        take = (
-            sa.update(quota_usage)
-            .where(_is(tenant, lease), table.used + units <= limit.scalar_subquery())
-            .values(used=table.used + units)
-        )
-        if connection.execute(take).rowcount:
-            return units
-    return 0
-
-
-def _begin_period(tenant: str, lease: _Lease, connection: sa.Connection) -> None:
-    name = _all_calls(tenant, lease.period)
-    row = {**name._asdict(), "period_start": lease.starts_at, "used": 0}
-    if connection.execute(insert_new(connection.dialect, quota_usage), row).rowcount > 0:
-        past = quota_usage.c.period_start < lease.starts_at - (lease.ends_at - lease.starts_at)
-        connection.execute(sa.delete(quota_usage).where(name.where(quota_usage), past))
-
-
-def _give_back(accounts: dict[str, list[_Lease]], connection: sa.Connection) -> None:
-    for tenant, leases in sorted(accounts.items()):
-        for lease in leases:
-            if lease.left:
-                used = quota_usage.c.used - lease.left
-                connection.execute(sa.update(quota_usage).where(_is(tenant, lease)).values(used=used))
-
-
-def _is(tenant: str, lease: _Lease) -> sa.ColumnElement[bool]:
-    mine = _all_calls(tenant, lease.period).where(quota_usage)
-    return sa.and_(mine, quota_usage.c.period_start == lease.starts_at)

@@ -1,7 +1,8 @@
-"""Rate limits of tenants and of API keys that several processes share: tokens are leased from the database in small numbers.
+"""Rate limits of tenants, API keys and connections that several processes share: tokens are leased from the database in small numbers.
 
-A token bucket per owner (a tenant, a key) lives in one row. A process takes as many tokens as it may use up in a fraction of a second,
-hands them out from memory, and lets go of what is left when that time is over: the limit is never exceeded.
+A token bucket per owner (a tenant, a key, a connection) lives in one row. A process takes as many tokens as it may use up in a fraction
+of a second, hands them out from memory, and lets go of what is left when that time is over. A token may so be used a moment after it was
+taken; the bucket holds as many fewer as come in meanwhile, so that the limit is never exceeded.
 """
 
 from __future__ import annotations
@@ -40,15 +41,15 @@ class _Held:
 
 
 class SharedRates:
-    """Implements ``ports.Rates``, on a table whose primary key names the owner of a bucket."""
+    """Implements ``ports.Rates``, on a table whose primary key names the owner of a bucket: in as many parts as the key has columns."""
 
     def __init__(self, database: Database, table: sa.Table = rates, *, clock: Callable[[], int] = moments.now) -> None:
         self._database = database
         self._table = table
         self._clock = clock
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str | tuple[str, str], _Held] = {}
 
-    async def take(self, owner: str, settings: Rate) -> float:
+    async def take(self, owner: str | tuple[str, str], settings: Rate) -> float:
         held = self._held.setdefault(owner, _Held())
         if self._handed_out(held, settings):
             return 0.0
@@ -58,10 +59,11 @@ class SharedRates:
             wait = held.empty_until - time.monotonic()
             if wait > 0 and held.settings == settings:
                 return wait
-            granted, wait = await self._database.transact(partial(_lease, self._table, owner, settings, self._clock()))
-            now = time.monotonic()
-            held.settings, held.tokens, held.until = settings, max(granted - 1, 0), now + LEASE_SECONDS
-            held.empty_until = now + wait if not granted else 0.0
+            asked_at = time.monotonic()
+            names = (owner,) if isinstance(owner, str) else owner
+            granted, wait = await self._database.count(partial(_lease, self._table, names, settings, self._clock()))
+            held.settings, held.tokens, held.until = settings, max(granted - 1, 0), asked_at + _seconds(settings)
+            held.empty_until = time.monotonic() + wait if not granted else 0.0
             return wait
 
     def _handed_out(self, held: _Held, settings: Rate) -> bool:
@@ -71,16 +73,35 @@ class SharedRates:
         return True
 
 
-def _lease(table: sa.Table, owner: str, settings: Rate, now: int, connection: sa.Connection) -> tuple[int, float]:
+def _lease(
+    table: sa.Table, names: tuple[str, ...], settings: Rate, now: int, connection: sa.Connection
+) -> tuple[int, float]:
     """Return how many tokens were granted, and without any how many seconds to wait for one."""
-    burst = (settings.burst or settings.requests) * MILLION
+    block, burst = _block(settings)
     per_second = settings.requests / settings.period_seconds
-    (key,) = table.primary_key.columns
-    connection.execute(insert_new(connection.dialect, table), {key.name: owner, "tokens": burst, "stamp": now})
-    row = connection.execute(sa.select(table).where(key == owner).with_for_update()).one()
+    key = {column.name: name for column, name in zip(table.primary_key.columns, names, strict=True)}
+    mine = sa.and_(*(table.c[column] == name for column, name in key.items()))
+    connection.execute(insert_new(connection.dialect, table), {**key, "tokens": burst, "stamp": now})
+    row = connection.execute(sa.select(table).where(mine).with_for_update()).one()
     elapsed = max(now - row.stamp, 0) / moments.MICROSECONDS
     tokens = min(burst, row.tokens + int(elapsed * per_second * MILLION))
-    granted = min(tokens // MILLION, max(1, int(per_second * LEASE_SECONDS)))
+    granted = min(tokens // MILLION, block)
     values = {"tokens": tokens - granted * MILLION, "stamp": max(now, row.stamp)}
-    connection.execute(sa.update(table).where(key == owner).values(values))
+    connection.execute(sa.update(table).where(mine).values(values))
     return granted, 0.0 if granted else (MILLION - tokens) / MILLION / per_second
+
+
+def _seconds(settings: Rate) -> float:
+    """How long tokens that were taken at once can be used: while as many come in."""
+    return _block(settings)[0] * settings.period_seconds / settings.requests
+
+
+def _block(settings: Rate) -> tuple[int, int]:
+    """Return how many tokens are taken at once, and how many millionths the bucket then holds.
+
+    The last of them may be used only when as many more have come in.
+    """
+    burst = settings.burst or settings.requests
+    comes_in = int(settings.requests / settings.period_seconds * LEASE_SECONDS)
+    block = max(1, min(comes_in, burst // 2))
+    return block, (burst - block if comes_in and burst > 1 else burst) * MILLION

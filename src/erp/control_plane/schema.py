@@ -11,7 +11,7 @@ from erp.contracts.models.errors import ErrorCode
 from erp.control_plane.database import Database, is_held_by_another
 from erp.errors import ProviderError
 
-HEAD = "0017"
+HEAD = "0018"
 """The newest migration. A test proves that no file under ``migrations/versions`` is newer."""
 
 _LOCK = 0x6572705F

@@ -1,4 +1,4 @@
-"""How one call is protected: time limit, retries, breaker, bulkhead, rate.
+"""How one call is protected: time limit, retries, breaker, bulkhead, concurrency, rate.
 
 The effective policy of a call is the default, overridden in this order by the provider's limits,
 the tenant, the connection and, within each of these, the entry for the action.
@@ -56,6 +56,8 @@ class CallPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     breaker: Breaker = Breaker()
     bulkhead: Bulkhead = Bulkhead()
     rate: Rate = Rate()
+    concurrency: Count | None = None
+    """At most so many calls run on a connection, in all processes together; None: as many as their bulkheads let in."""
 
 
 DEFAULT = CallPolicy()
@@ -75,6 +77,9 @@ def resolve(action: str, limits: Mapping[str, float], *overrides: Mapping[str, A
     for override in overrides:
         _merge(merged, {key: value for key, value in override.items() if key != "actions"})
         _merge(merged, override.get("actions", {}).get(action, {}))
+    if merged["concurrency"] is not None:
+        bulkhead = merged["bulkhead"]
+        bulkhead["max_concurrency"] = min(bulkhead["max_concurrency"], merged["concurrency"])
     return msgspec.convert(merged, CallPolicy)
 
 

@@ -133,7 +133,7 @@ class Calls:
         allowance = UNLIMITED
         try:
             request = await self._admit(call)
-            allowance = await allowance_of(self.spending, call, request)
+            allowance, request = await allowance_of(self.spending, call, request)
             plan, request, mark = await self._streamed(call, request)
             context = self.context(call, plan, streaming=True)
             async with execution.entered(plan, context):

@@ -35,7 +35,7 @@ async def run(plan: Plan, request: Any, context: CallContext) -> Any:
         ProviderError: from the closed list; ``outcome_unknown`` when a write that must not be
             repeated ran out of time.
     """
-    _take_token(plan)
+    await _take_token(plan)
     opened = plan.opened
     if opened is None:
         return await _repeated(plan, request, context)
@@ -46,10 +46,16 @@ async def run(plan: Plan, request: Any, context: CallContext) -> Any:
         opened.leave()
 
 
-def _take_token(plan: Plan) -> None:
-    wait = plan.bucket.take()
+async def _take_token(plan: Plan) -> None:
+    wait = await _seconds_to_token(plan)
     if wait:
         raise ProviderError(ErrorCode.RATE_LIMITED, "The connection's rate limit is reached.", retry_after_seconds=wait)
+
+
+async def _seconds_to_token(plan: Plan) -> float:
+    """Take a token. Return 0.0, or the seconds to wait when there is none."""
+    wait = plan.bucket.take()
+    return wait or (await plan.shared_rate.take() if plan.shared_rate is not None else 0.0)
 
 
 async def _repeated(plan: Plan, request: Any, context: CallContext) -> Any:
@@ -66,11 +72,22 @@ async def _repeated(plan: Plan, request: Any, context: CallContext) -> Any:
             was_cut_off |= plan.action.is_effectful and error.code is ErrorCode.TIMEOUT
             pause = retry_pause(plan.policy.retry, attempt, error.retry_after_seconds)
             attempt += 1
-            if not _may_retry(plan, error, attempt, context) or pause >= context.remaining_seconds():
+            if not _may_retry(plan, error, attempt, context):
+                raise
+            if not await _may_go_on(plan, pause, context):
                 raise
             context.is_doubtful = context.is_doubtful or may_have_happened(error)
         context.emitted.clear()
+
+
+async def _may_go_on(plan: Plan, pause: float, context: CallContext) -> bool:
+    """Wait for the next attempt, which counts against the rate limit as the first did; False: not before the deadline."""
+    while pause < context.remaining_seconds():
         await asyncio.sleep(pause)
+        pause = await _seconds_to_token(plan)
+        if not pause:
+            return True
+    return False
 
 
 def _may_retry(plan: Plan, error: ProviderError, attempt: int, context: CallContext) -> bool:
@@ -197,7 +214,7 @@ def _may_double(plan: Plan, context: CallContext) -> bool:
 @contextlib.asynccontextmanager
 async def entered(plan: Plan, context: CallContext) -> AsyncIterator[None]:
     """Hold the plan's places for as long as a stream lasts."""
-    _take_token(plan)
+    await _take_token(plan)
     opened = plan.opened
     if opened is not None:
         opened.enter()

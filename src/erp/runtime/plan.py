@@ -18,6 +18,7 @@ from erp.runtime import call_policy
 from erp.runtime.pool import Key, OpenProvider, ProviderPool, key_of
 from erp.runtime.ports import Connection
 from erp.runtime.resilience import BulkheadGate, CircuitBreaker, TokenBucket
+from erp.runtime.sharing import OwnPlaces, Sharing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from erp.runtime.catalog import ProviderCatalog
     from erp.runtime.manifest import ProviderManifest
     from erp.runtime.ports import Connections
+    from erp.runtime.sharing import Gate, SharedRate
 
     Outgoing = Callable[["Method", ProviderManifest, str, Action], "Method"]
     """``outgoing(method, manifest, connection, action)``: the method as it is run, for what it may carry to others."""
@@ -45,7 +47,7 @@ class Plan:
     action: Action
     method: Method
     policy: CallPolicy
-    gate: BulkheadGate
+    gate: Gate
     bucket: TokenBucket
     breaker: CircuitBreaker | None
     opened: OpenProvider | None
@@ -56,6 +58,8 @@ class Plan:
     takes_keys: bool
     """True when the provider deduplicates by the call's idempotency key."""
     fresh_until: float
+    shared_rate: SharedRate | None = None
+    """The rate limit that all processes share; None: the bucket is the whole limit."""
 
     @property
     def is_usable(self) -> bool:
@@ -99,6 +103,7 @@ class PlanBook:
         self.catalog = catalog
         self._pool = pool
         self._connections = connections
+        self.sharing = Sharing(OwnPlaces())
         self._services: dict[str, Any] = {}
         self._plans: dict[tuple[str, Action, str, str], Plan] = {}
         self._guards: dict[Key, Guards] = {}
@@ -178,11 +183,13 @@ class PlanBook:
         policy = call_policy.resolve(action.name, manifest.limits, tenant_policy, opened.connection.policy)
         gate, breaker, bucket = self._guards_of(opened.connection).of(policy)
         method = getattr(opened.provider, action.name)
+        sharing, own = self.sharing, opened.connection
         return Plan(
             action=action,
             method=method if self.outgoing is None else self.outgoing(method, manifest, connection, action),
             policy=policy,
-            gate=gate,
+            gate=sharing.gate(gate, own, action.name, policy, (tenant_policy, own.policy)),
+            shared_rate=sharing.rate(own, action.name, policy),
             bucket=bucket,
             breaker=breaker,
             opened=opened,

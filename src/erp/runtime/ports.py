@@ -358,10 +358,10 @@ class Quotas(Protocol):
 
 
 class Rates(Protocol):
-    """Rate limits that several processes share, of tenants or of API keys."""
+    """Rate limits that several processes share, of tenants, API keys or connections."""
 
-    async def take(self, owner: str, settings: Rate) -> float:
-        """Take one token. Return 0.0, or the seconds to wait when there is none."""
+    async def take(self, owner: str | tuple[str, str], settings: Rate) -> float:
+        """Take one token of a tenant, a key, or a connection (its tenant and name). Return 0.0, or the seconds to wait."""
 
 
 __all__ = [

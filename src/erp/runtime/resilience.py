@@ -14,6 +14,7 @@ from erp.errors import ProviderError
 
 if TYPE_CHECKING:
     from erp.runtime.call_policy import Breaker, Bulkhead, Rate, Retry
+    from erp.runtime.sharing import Places
 
 _jitter = random.SystemRandom()
 
@@ -21,7 +22,7 @@ _jitter = random.SystemRandom()
 class BulkheadGate:
     """Lets ``max_concurrency`` calls in, queues ``max_queue`` more, refuses the rest at once."""
 
-    __slots__ = ("_running", "_waiting", "limits")
+    __slots__ = ("__weakref__", "_running", "_waiting", "limits")
 
     def __init__(self, limits: Bulkhead) -> None:
         self.limits = limits
@@ -65,8 +66,8 @@ class BulkheadGate:
             raise
 
     def leave(self) -> None:
-        """Give the place to the next in the queue, or free it."""
-        while self._waiting:
+        """Give the place to the next in the queue, or free it: nobody waits for it, or there are fewer places now."""
+        while self._waiting and self._running <= self.limits.max_concurrency:
             place = self._waiting.popleft()
             if not place.done():
                 place.set_result(None)
@@ -77,6 +78,61 @@ class BulkheadGate:
     def waiting(self) -> int:
         """Calls queued for a place now."""
         return len(self._waiting)
+
+
+class SharedGate:
+    """A bulkhead before places that other bulkheads, also of other processes, have a part of."""
+
+    __slots__ = ("_gate", "_places")
+
+    def __init__(self, gate: BulkheadGate, places: Places) -> None:
+        self._gate = gate
+        self._places = places
+
+    @property
+    def limits(self) -> Bulkhead:
+        """Of this process."""
+        return self._gate.limits
+
+    @property
+    def running(self) -> int:
+        """Calls of this process inside now, or next to enter."""
+        return self._gate.running
+
+    @property
+    def waiting(self) -> int:
+        """Calls queued in this process for a place now."""
+        return self._gate.waiting
+
+    def try_enter(self) -> bool:
+        """Enter without waiting; False when the caller has to ``wait_to_enter``."""
+        if not self._gate.try_enter():
+            return False
+        if self._places.try_enter():
+            return True
+        self._gate.leave()
+        return False
+
+    async def wait_to_enter(self) -> None:
+        """Queue for a place.
+
+        Raises:
+            ProviderError: ``unavailable`` when the queue is full, or nobody can say how many places there are.
+        """
+        if not self._gate.try_enter():
+            await self._gate.wait_to_enter()
+        if self._places.try_enter():
+            return
+        try:
+            await self._places.wait_to_enter()
+        except BaseException:
+            self._gate.leave()
+            raise
+
+    def leave(self) -> None:
+        """Give the place to the next in the queue, or free it."""
+        self._places.leave()
+        self._gate.leave()
 
 
 class CircuitBreaker:

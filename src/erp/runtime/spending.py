@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 SMALLEST_ANSWER = 1024
 """Bytes that an answer is expected to have before one was seen."""
 WRITTEN_TOKENS = 4096
-"""Tokens that a model is expected to write when the call sets no limit."""
-BYTES_PER_TOKEN = 2
-"""Fewer than any tokenizer needs for ordinary text, so that an estimate is seldom too small."""
+"""Tokens that a model may write when the call sets no limit."""
+SENTENCES = 3
+"""Of a summary when the call sets no limit (contract ``ai``, ``generate``)."""
 REMEMBERED = 10_000
 MILLION = 1_000_000
 _NO_MINOR_UNIT = frozenset(
@@ -53,6 +53,13 @@ def minor_millionths(amount: decimal.Decimal, currency: str) -> int:
     return int((amount.scaleb(digits) * MILLION).to_integral_value(decimal.ROUND_CEILING))
 
 
+class Held(Protocol):
+    """What one call has reserved."""
+
+    def includes(self, unit: str) -> bool:
+        """Whether a limit of ``unit`` concerns the call."""
+
+
 class Budgets(Protocol):
     """Limits by scope and unit. A unit is ``requests``, ``bytes``, ``tokens`` or ``money:CURRENCY``; ``money`` stands for currencies not named.
 
@@ -62,7 +69,7 @@ class Budgets(Protocol):
     def are_absent(self, tenant: str) -> bool:
         """Whether this process knows, without asking anybody, that ``tenant`` has none."""
 
-    async def reserve(self, tenant: str, scopes: Sequence[str], units: Mapping[str, int]) -> Any:
+    async def reserve(self, tenant: str, scopes: Sequence[str], units: Mapping[str, int]) -> Held | None:
         """Hold ``units`` of every limit of ``scopes``, or of none; None when there is none.
 
         Raises:
@@ -111,7 +118,7 @@ UNLIMITED: Allowance = _Unlimited()
 class _Reserved:
     """The allowance of a call that limits concern."""
 
-    def __init__(self, spending: Spending, call: Call, held: Any, estimate: Mapping[str, int], sent: int) -> None:
+    def __init__(self, spending: Spending, call: Call, held: Held, estimate: Mapping[str, int], sent: int) -> None:
         self._spending = spending
         self._call = call
         self._held = held
@@ -153,8 +160,8 @@ class Spending:
         """Whether calls of ``tenant`` need nothing of this."""
         return self.budgets.are_absent(tenant)
 
-    async def allow(self, call: Call, request: Any) -> Allowance:
-        """Reserve what ``call`` may use.
+    async def allow(self, call: Call, request: Any) -> tuple[Allowance, Any]:
+        """Reserve what ``call`` may use; return that, and the request that uses no more.
 
         Raises:
             ProviderError: ``quota_exhausted``.
@@ -162,7 +169,10 @@ class Spending:
         sent = len(call.body) or len(_encode(request))
         estimate = self._estimate(call, request, sent)
         held = await self.budgets.reserve(call.tenant, _scopes(call), estimate)
-        return UNLIMITED if held is None else _Reserved(self, call, held, estimate, sent)
+        if held is None:
+            return UNLIMITED, request
+        allowed = _bounded(request) if held.includes("tokens") else request
+        return _Reserved(self, call, held, estimate, sent), allowed
 
     async def run(self, call: Call, request: Any, work: Callable[[Call, Any], Awaitable[Answer]]) -> Answer:
         """Return what ``work`` answers, within the budgets of the tenant.
@@ -170,9 +180,9 @@ class Spending:
         Raises:
             ProviderError: ``quota_exhausted`` before anything was tried; what ``work`` raises.
         """
-        allowance = await self.allow(call, request)
+        allowance, allowed = await self.allow(call, request)
         try:
-            answer = await work(call, request)
+            answer = await work(call, allowed)
             allowance.received(len(answer.data), None if answer.replayed else answer.result)
             allowance.answered()
         except ProviderError as error:
@@ -227,20 +237,28 @@ def _scopes(call: Call) -> tuple[str, ...]:
 
 
 def _tokens(request: Any, sent: int) -> int:
-    budget = getattr(request, "budget", None)
-    read = min(sent // BYTES_PER_TOKEN + 1, getattr(budget, "max_input_tokens", None) or sent + 1)
+    """Return the most tokens that a call can use: no tokenizer makes more than one of each byte of text."""
+    read: int = getattr(getattr(request, "budget", None), "max_input_tokens", None) or sent
     written = getattr(request, "max_output_tokens", None)
-    if written is None:  # an action that writes nothing
-        return read
-    return read + (written or WRITTEN_TOKENS)
+    return read if written is None else read + (written or WRITTEN_TOKENS)  # None: an action that writes nothing
 
 
-async def allowance_of(spending: Spending | None, call: Call, request: Any) -> Allowance:
-    """Return what ``call`` may use.
+def _bounded(request: Any) -> Any:
+    """Return ``request`` with the limit on what the model writes that was reserved, when it sets none itself."""
+    if getattr(request, "max_output_tokens", None) is not msgspec.UNSET:
+        return request
+    limits = {"max_output_tokens": WRITTEN_TOKENS}
+    if getattr(request, "max_sentences", None) is msgspec.UNSET and request.task == "summarize":
+        limits["max_sentences"] = SENTENCES
+    return msgspec.structs.replace(request, **limits)
+
+
+async def allowance_of(spending: Spending | None, call: Call, request: Any) -> tuple[Allowance, Any]:
+    """Return what ``call`` may use, and the request that uses no more.
 
     Raises:
         ProviderError: ``quota_exhausted``.
     """
     if spending is None or spending.is_unlimited(call.tenant):
-        return UNLIMITED
+        return UNLIMITED, request
     return await spending.allow(call, request)

@@ -22,6 +22,12 @@ tenants:
       timeout_seconds: 5
     quotas:
       day: 1000
+    budgets:
+      money:USD tenant:
+        month: 5000
+      tokens provider:ai/local:
+        day: 20000
+        month: 200000
     connections:
       cache/memory#main:
         config:
@@ -49,6 +55,9 @@ tenants:
         role: developer
         scopes: ['providers:cache/*:*']
         expires_at: '2099-01-01T00:00:00Z'
+        rate:
+          burst: 10
+          requests: 5
         service_account: import
   globex: {}
 """
@@ -60,7 +69,7 @@ async def test_a_second_apply_changes_nothing_and_says_so(terminal: Terminal) ->
     assert "+ tenant globex" in first.stdout
     assert '~ tenant acme\n    region: (none) -> "eu"\n    policy.timeout_seconds: (none) -> 5\n' in first.stdout
     assert "+ connection cache/memory#main of acme\n    config.max_bytes: 2000000\n    default: true\n" in first.stdout
-    assert "9 changes made" in first.stdout
+    assert "12 changes made" in first.stdout
     before = await terminal.export()
 
     second = await terminal.apply(STATE, "--create-keys")
@@ -111,7 +120,7 @@ async def test_a_dry_run_shows_everything_and_changes_nothing(terminal: Terminal
 
     assert done.exit_code == 0
     assert "+ route cache/both-caches of acme" in done.stdout
-    assert "dry run: 8 to create, 1 to change, 0 to remove; nothing was changed" in done.stdout
+    assert "dry run: 11 to create, 1 to change, 0 to remove; nothing was changed" in done.stdout
     assert await terminal.export() == before
 
 
@@ -275,7 +284,7 @@ async def test_an_administrator_of_a_tenant_keeps_its_own_part(terminal: Termina
     before = await terminal.export()
     refused = await terminal.apply(STATE, key=key)
     assert refused.exit_code == 1
-    assert ":38: tenants.globex: is not the tenant of this key (acme). Use a key of the platform" in refused.stderr
+    assert ":47: tenants.globex: is not the tenant of this key (acme). Use a key of the platform" in refused.stderr
     assert await terminal.export() == before
 
 

@@ -85,6 +85,22 @@ REFUSED = {
         acme("quotas:\n  day: 5\n  day: 6"),
         ":6: tenants.acme.quotas.day: is here a second time; first in line 5",
     ),
+    "the calls of the whole tenant as a budget": (
+        acme("budgets:\n  requests tenant: {day: 5}"),
+        ":5: tenants.acme.budgets.requests tenant: is no name that can be here",
+    ),
+    "a budget of an unknown unit": (
+        acme("budgets:\n  hours tenant: {day: 5}"),
+        ":5: tenants.acme.budgets.hours tenant: is no name that can be here",
+    ),
+    "a budget of an unknown period": (
+        acme("budgets:\n  tokens tenant:\n    week: 5"),
+        ":6: tenants.acme.budgets.tokens tenant.week: is not a known field; there are: minute, hour, day, month",
+    ),
+    "a rate that no key can have": (
+        acme("keys:\n  a:\n    role: developer\n    rate: {requests: 5000000}"),
+        ":7: tenants.acme.keys.a.rate: ",
+    ),
     "an alias": (acme("quotas: &a {day: 5}\nroutes: *a"), "Anchors and aliases are not known here"),
     "a tag": (acme("name: !!python/object:os.system x"), ":4: tenants.acme.name: The tag "),
     "a number as a name": (

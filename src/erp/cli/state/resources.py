@@ -16,6 +16,8 @@ Facts = dict[str, Any]
 Verb = Literal["create", "change", "remove"]
 PERIODS = ("minute", "hour", "day", "month")
 ABSENT = ""
+ORDINARY_RATE: Facts = {"requests": 10_000, "period_seconds": 1.0, "burst": None}
+"""What is so of a rate that does not say."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Tenants:
 
 
 class Quotas:
-    """Calls per period. Budgets (other scopes and units) are not part of the file and stay as they are."""
+    """Calls of the whole tenant per period."""
 
     noun: ClassVar[str] = "quota"
     section: ClassVar[str] = "quotas"
@@ -126,6 +128,42 @@ class Quotas:
 
     def exported(self, found: dict[str, Present]) -> dict[str, Any]:
         return {period: found[period].facts["limit"] for period in PERIODS if period in found}
+
+
+class Budgets:
+    """Limits of other units and scopes, each by ``PERIOD UNIT SCOPE``; in a file by ``UNIT SCOPE``."""
+
+    noun: ClassVar[str] = "budget"
+    section: ClassVar[str] = "budgets"
+
+    def wanted(self, entries: dict[str, Any]) -> dict[str, Facts]:
+        return {
+            f"{period} {name}": {"limit": limit} for name, limits in entries.items() for period, limit in limits.items()
+        }
+
+    def present(self, server: Server, tenant: str) -> dict[str, Present]:
+        items = server.get("/quotas", tenant=tenant)["items"]
+        return {
+            f"{item['period']} {item['unit']} {item['scope']}": Present({"limit": item["limit"]}, item["revision"])
+            for item in items
+            if (item["scope"], item["unit"]) != ("tenant", "requests")
+        }
+
+    def put(self, server: Server, change: Change) -> Any:
+        period, unit, scope = change.name.split(" ", 2)
+        body = {**(change.after or {}), "unit": unit, "scope": scope, "revision": change.revision}
+        return server.send("PUT", f"/quotas/{period}", body, tenant=change.tenant)
+
+    def remove(self, server: Server, change: Change) -> None:
+        period, unit, scope = change.name.split(" ", 2)
+        query = {"tenant": change.tenant, "unit": unit, "scope": scope, "revision": change.revision}
+        server.send("DELETE", f"/quotas/{period}", **query)
+
+    def exported(self, found: dict[str, Present]) -> dict[str, Any]:
+        limits: dict[str, dict[str, int]] = {name.partition(" ")[2]: {} for name in sorted(found)}
+        for name, own in sorted(limits.items()):
+            own |= {one: found[f"{one} {name}"].facts["limit"] for one in PERIODS if f"{one} {name}" in found}
+        return dict(sorted(limits.items()))
 
 
 class Connections:
@@ -313,7 +351,8 @@ class Keys:
         server.send("DELETE", f"/keys/{change.id}", tenant=change.tenant, revision=change.revision)
 
     def exported(self, found: dict[str, Present]) -> dict[str, Any]:
-        return {name: shortened(item.facts, entry_schema(self.section)) for name, item in sorted(found.items())}
+        facts = {name: {**item.facts, "rate": _changed_rate(item.facts["rate"])} for name, item in found.items()}
+        return {name: shortened(own, entry_schema(self.section)) for name, own in sorted(facts.items())}
 
 
 def _key_facts(key: dict[str, Any]) -> Facts:
@@ -322,8 +361,16 @@ def _key_facts(key: dict[str, Any]) -> Facts:
         "role": key["role"],
         "scopes": sorted(set(key.get("scopes", []))),
         "expires_at": None if ends is None else _moment(ends).isoformat().replace("+00:00", "Z"),
+        "rate": None if key.get("rate") is None else {**ORDINARY_RATE, **key["rate"]},
         "service_account": key.get("service_account"),
     }
+
+
+def _changed_rate(rate: Facts | None) -> Facts | None:
+    """Return what is to be written of a rate: ``requests``, and what is not so anyway."""
+    if rate is None:
+        return None
+    return {name: value for name, value in rate.items() if name == "requests" or value != ORDINARY_RATE.get(name)}
 
 
 def _is_over(key: dict[str, Any]) -> bool:
@@ -342,5 +389,5 @@ def _moment(text: str) -> datetime.datetime:
 TENANTS = Tenants()
 CONNECTIONS, ROUTES, KEYS = Connections(), Routes(), Keys()
 SERVICE_ACCOUNTS, CERTIFICATES, SCHEDULES = ServiceAccounts(), Certificates(), SecretSchedules()
-SECTIONS: tuple[Kind, ...] = (Quotas(), CONNECTIONS, ROUTES, SERVICE_ACCOUNTS, CERTIFICATES, SCHEDULES, KEYS)
+SECTIONS: tuple[Kind, ...] = (Quotas(), Budgets(), CONNECTIONS, ROUTES, SERVICE_ACCOUNTS, CERTIFICATES, SCHEDULES, KEYS)
 """In the order in which one needs another: a route needs its connections, a key its service account."""

@@ -198,7 +198,7 @@ class Validity:
     def _key(self, change: Change) -> list[Finding]:
         if change.kind is not KEYS:
             return []
-        from erp.control_plane.key_facts import check_facts
+        from erp.control_plane.key_facts import check_facts, rate_text
         from erp.errors import ProviderError
 
         place: Place = ("tenants", change.tenant, "keys", change.name)
@@ -212,6 +212,7 @@ class Validity:
                 change.after["scopes"],
                 None if ends is None else datetime.datetime.fromisoformat(ends),
             )
+            rate_text(change.after["rate"])
         except ProviderError as error:
             return [Finding((*place, item.pointer.split("/")[1]), item.message) for item in error.errors]
         return []
