@@ -47,6 +47,13 @@ class Link:
             self._publishing = self._receiving = None
         return self._connection
 
+    @property
+    def server(self) -> tuple[str, str]:
+        """Name and version of the server as it said them when the connection was made; empty without one."""
+        transport = self._connection and self._connection.transport
+        told = getattr(transport and transport.connection, "server_properties", None) or {}
+        return str(told.get("product", "RabbitMQ")), str(told.get("version", ""))
+
     async def publishing(self) -> AbstractChannel:
         """Return the channel on which every message is confirmed."""
         async with self._connecting:
@@ -66,11 +73,19 @@ class Link:
 
     @contextlib.asynccontextmanager
     async def channel(self) -> AsyncIterator[AbstractChannel]:
-        """Have a channel of one's own; what was received on it and not confirmed goes back at the end."""
+        """Have a channel of one's own; what was received on it and not confirmed goes back at the end.
+
+        Raises:
+            ProviderError: ``unavailable`` when RabbitMQ closes the channel, or the connection breaks.
+        """
+        from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
+
         async with self._connecting:
             made = await _channel(await self._open(), confirms=True)
         try:
             yield made
+        except (AMQPError, ChannelInvalidStateError) as error:
+            raise unavailable("RabbitMQ cannot serve the request now.", repr(error)) from error
         finally:
             if not made.is_closed:
                 await made.close()
