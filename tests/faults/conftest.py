@@ -16,6 +16,7 @@ import pytest
 from tests.conformance.live import LIVE, PRESENT
 from tests.faults.effects import EFFECTS, Effect
 from tests.support.faulty_proxy import FaultyProxy, faulty_proxy
+from tests.support.server_process import ServerProcess
 
 from erp.cli.conformance_host import hosting
 from erp.errors import ProviderError
@@ -74,6 +75,10 @@ class Line:
         self.proxy = proxy
         self.domain, _, self.provider = ref.partition("/")
         self.name = f"line-{secrets.token_hex(4)}"  # servers keep what an earlier run has left
+        self.target = (self.provider, self.name)
+        """Whom calls name: provider and connection."""
+        self.answered_by = ""
+        """The connection that the last answer came from."""
         self.effect: Effect = EFFECTS[self.domain](self)
 
     async def connect(self) -> Line:
@@ -102,15 +107,17 @@ class Line:
         call = Call(
             action=contract,
             actor=actor,
-            provider=self.provider,
-            connection=self.name,
+            provider=self.target[0],
+            connection=self.target[1],
             request=request,
             request_id=new_request_id(),
             traceparent=continued(None),
             timeout_seconds=seconds,
             idempotency_key=key,
         )
-        return msgspec.json.decode((await self.host.calls.invoke(call)).data)
+        answer = await self.host.calls.invoke(call)
+        self.answered_by = answer.connection
+        return msgspec.json.decode(answer.data)
 
     async def failure(self, work: Awaitable[Any]) -> ProviderError:
         """Return what a call fails with; it must fail."""
@@ -171,6 +178,40 @@ def place_of(address: str) -> tuple[str, int]:
 def address_of(ref: str) -> str:
     """Return where the live server of a provider is."""
     return PRESENT[ref]
+
+
+_running: dict[str, ServerProcess] = {}
+
+
+def server_of(ref: str) -> ServerProcess:
+    """A server of its own for the module, shared by the providers that reach the same kind."""
+    name = LIVE[ref].VARIABLE.removeprefix("ERP_TEST_").lower()
+    if name not in _running:
+        _running[name] = ServerProcess(name)
+    return _running[name]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def servers() -> Iterator[None]:
+    """End them in the end."""
+    yield
+    while _running:
+        _running.popitem()[1].close()
+
+
+NOT_RESTARTED = {
+    "storage/azure": "Azurite, started again as the tests start it, forgets even the container",
+    "storage/s3": "moto forgets even the bucket: there is nothing to come back to",
+}
+"""Providers whose server cannot be killed and started again here, each with what was seen."""
+
+
+def restarted() -> list[Any]:
+    """Every provider with a server to kill and start again; the others are skipped by name."""
+    return [
+        pytest.param(one, marks=pytest.mark.skip(reason=f"{one}: {NOT_RESTARTED[one]}") if one in NOT_RESTARTED else ())
+        for one in FAULTED
+    ]
 
 
 NOT_FAULTED = {

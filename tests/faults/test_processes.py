@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sys
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 from tests.conformance.live import LIVE
-from tests.faults.conftest import FAULTED, Line, until
+from tests.faults.conftest import FAULTED, Line, restarted, server_of, until
 from tests.faults.test_network import DOUBTFUL, GONE, settled
 from tests.support.faulty_proxy import faulty_proxy
-from tests.support.server_process import ServerProcess
 
 from erp.errors import ProviderError
 from erp.runtime.conformance.host import ALPHA, Host
@@ -25,30 +23,7 @@ pytestmark = [
 ]
 KEEPS = {"bus/nats", "bus/rabbitmq", "db/postgres"}
 """Providers whose servers, as the tests start them, keep what they have confirmed through SIGKILL."""
-NOT_RESTARTED = {
-    "storage/azure": "Azurite, started again as the tests start it, forgets even the container",
-    "storage/s3": "moto forgets even the bucket: there is nothing to come back to",
-}
-"""Providers whose server cannot be killed and started again here, each with what was seen."""
 WRITERS = 4
-
-_running: dict[str, ServerProcess] = {}
-
-
-def server_of(ref: str) -> ServerProcess:
-    """A server of its own for the module, shared by the providers that reach the same kind."""
-    name = LIVE[ref].VARIABLE.removeprefix("ERP_TEST_").lower()
-    if name not in _running:
-        _running[name] = ServerProcess(name)
-    return _running[name]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def servers() -> Iterator[None]:
-    """End the servers in the end."""
-    yield
-    while _running:
-        _running.popitem()[1].close()
 
 
 @pytest.fixture
@@ -130,14 +105,7 @@ async def readable(line: Line, name: str) -> None:
     await until(is_read, f"{name} cannot be read")
 
 
-def _restarted() -> list[Any]:
-    return [
-        pytest.param(one, marks=pytest.mark.skip(reason=f"{one}: {NOT_RESTARTED[one]}") if one in NOT_RESTARTED else ())
-        for one in FAULTED
-    ]
-
-
-@pytest.mark.parametrize("ref", _restarted())
+@pytest.mark.parametrize("ref", restarted())
 async def test_a_killed_server_loses_and_doubles_no_confirmed_write(own: Line) -> None:
     server, writers = server_of(own.ref), Writers(own)
     writers.begin()
