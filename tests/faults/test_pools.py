@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.conformance.live import LIVE
 from tests.faults.conftest import FAULTED, PATIENCE_SECONDS, POLICY, Line, address_of, through
+from tests.faults.effects import counts
 from tests.faults.test_network import DOUBTFUL, GONE
 from tests.support.faulty_proxy import FaultyProxy
 
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.live]
 
 ROOM = 2
 BEYOND = 8
-HELD_SECONDS = 6.0
+HELD_SECONDS = 3.0
 _CALLS = {"max_connections": ROOM, "pool_wait_seconds": 0.2}
 _DATABASE = {"readers": ROOM, "writers": ROOM, "max_transactions": 1, "wait_seconds": 0.2}
 POOLED: dict[str, dict[str, Any]] = {
@@ -90,10 +91,10 @@ async def test_a_write_that_got_no_connection_has_not_happened_and_may_be_sent_a
     assert len(codes) == len(names)
     refused = [name for name, code in codes.items() if code is ErrorCode.UNAVAILABLE]
     assert (len(refused) >= BEYOND, set(codes.values()) <= DOUBTFUL) == (True, True)
-    assert [await narrow.effect.count(name) for name in refused] == [0] * len(refused)
+    assert await counts(narrow.effect, refused) == dict.fromkeys(refused, 0)
     for name in refused:
         await narrow.effect.write(name)
-    assert [await narrow.effect.count(name) for name in refused] == [1] * len(refused)
+    assert await counts(narrow.effect, refused) == dict.fromkeys(refused, 1)
 
 
 async def test_calls_beyond_the_queue_of_a_connection_are_refused_at_once_and_others_wait_their_time(

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 from tests.conformance.live import LIVE
 from tests.faults.conftest import FAULTED, Line, restarted, server_of, until
+from tests.faults.effects import counts
 from tests.faults.test_network import DOUBTFUL, GONE, settled
 from tests.support.faulty_proxy import faulty_proxy
 
@@ -120,10 +121,10 @@ async def test_a_killed_server_loses_and_doubles_no_confirmed_write(own: Line) -
 
     assert [str(error) for error in writers.failed.values() if error.code not in DOUBTFUL] == []
     await readable(own, writers.confirmed[-1])
-    counts = {name: await own.effect.count(name) for name in [*before, *list(writers.failed)[:20]]}
-    assert max(counts.values()) <= 1 or own.doubles, "a write took effect twice"
+    found = await counts(own.effect, [*before, *list(writers.failed)[:20]])
+    assert max(found.values()) <= 1 or own.doubles, "a write took effect twice"
     if own.ref in KEEPS:
-        assert [name for name in before if not counts[name]] == []
+        assert [name for name in before if not found[name]] == []
 
 
 @pytest.mark.parametrize("ref", [one for one in FAULTED if one in KEEPS and one.startswith("bus/")])
