@@ -8,14 +8,16 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 import pytest
 from tests.conformance.live import LIVE, PRESENT
 from tests.faults.effects import EFFECTS, Effect
 from tests.support.faulty_proxy import FaultyProxy, faulty_proxy
+from tests.support.server_process import ServerProcess
 
 from erp.cli.conformance_host import hosting
 from erp.errors import ProviderError
@@ -25,6 +27,7 @@ from erp.runtime.context import Actor
 from erp.telemetry.trace import continued, new_request_id
 from erp.vendor_clients.egress import ALLOW_VARIABLE
 
+SERVICES = Path(__file__).parents[2] / "scripts/services.d"
 OPEN_SECONDS = 0.3
 POLICY = {
     "timeout_seconds": 20,
@@ -74,6 +77,10 @@ class Line:
         self.proxy = proxy
         self.domain, _, self.provider = ref.partition("/")
         self.name = f"line-{secrets.token_hex(4)}"  # servers keep what an earlier run has left
+        self.target = (self.provider, self.name)
+        """Whom calls name: provider and connection."""
+        self.answered_by = ""
+        """The connection that the last answer came from."""
         self.effect: Effect = EFFECTS[self.domain](self)
 
     async def connect(self) -> Line:
@@ -102,15 +109,17 @@ class Line:
         call = Call(
             action=contract,
             actor=actor,
-            provider=self.provider,
-            connection=self.name,
+            provider=self.target[0],
+            connection=self.target[1],
             request=request,
             request_id=new_request_id(),
             traceparent=continued(None),
             timeout_seconds=seconds,
             idempotency_key=key,
         )
-        return msgspec.json.decode((await self.host.calls.invoke(call)).data)
+        answer = await self.host.calls.invoke(call)
+        self.answered_by = answer.connection
+        return msgspec.json.decode(answer.data)
 
     async def failure(self, work: Awaitable[Any]) -> ProviderError:
         """Return what a call fails with; it must fail."""
@@ -154,15 +163,21 @@ async def until(is_true: Callable[[], Awaitable[bool]], what: str) -> None:
 
 def through(address: str, proxy: FaultyProxy) -> str:
     """Return the address of a server with the proxy's in its place."""
-    url = urlsplit(address)
+    url = _url(address)
     credentials = url.netloc.rpartition("@")[0]
     place = f"127.0.0.1:{proxy.port}"
+    if not url.scheme:
+        return place
     return url._replace(netloc=f"{credentials}@{place}" if credentials else place).geturl()
+
+
+def _url(address: str) -> SplitResult:
+    return urlsplit(address if "//" in address else f"//{address}")
 
 
 def place_of(address: str) -> tuple[str, int]:
     """Return host and port of a server."""
-    url = urlsplit(address)
+    url = _url(address)
     assert url.hostname
     assert url.port
     return url.hostname, url.port
@@ -173,8 +188,44 @@ def address_of(ref: str) -> str:
     return PRESENT[ref]
 
 
+_running: dict[str, ServerProcess] = {}
+
+
+def server_of(ref: str) -> ServerProcess:
+    """A server of its own for the module, shared by the providers that reach the same kind."""
+    name = LIVE[ref].VARIABLE.removeprefix("ERP_TEST_").lower()
+    if not (SERVICES / name).exists():
+        pytest.skip(f"{ref}: scripts/services starts no {name}, and the one in {LIVE[ref].VARIABLE} is not ours")
+    if name not in _running:
+        _running[name] = ServerProcess(name)
+    return _running[name]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def servers() -> Iterator[None]:
+    """End them in the end."""
+    yield
+    while _running:
+        _running.popitem()[1].close()
+
+
+NOT_RESTARTED = {
+    "bus/kafka": "the mock cluster of librdkafka holds all of it in memory, and is on another port the next time",
+    "storage/azure": "Azurite, started again as the tests start it, forgets even the container",
+    "storage/s3": "moto forgets even the bucket: there is nothing to come back to",
+}
+"""Providers whose server cannot be killed and started again here, each with what was seen."""
+
+
+def restarted() -> list[Any]:
+    """Every provider with a server to kill and start again; the others are skipped by name."""
+    return [
+        pytest.param(one, marks=pytest.mark.skip(reason=f"{one}: {NOT_RESTARTED[one]}") if one in NOT_RESTARTED else ())
+        for one in FAULTED
+    ]
+
+
 NOT_FAULTED = {
-    "bus/kafka": "brokers are reached where they say they are, which is not the proxy",
     "db/snowflake": "the vendor's connector goes on in threads of its own for minutes after the server is gone",
 }
 """What the proxy cannot come between, each with what was seen."""
@@ -192,8 +243,16 @@ def ref(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def proxy(ref: str) -> AsyncIterator[FaultyProxy]:
     """The proxy in front of the provider's server."""
-    async with faulty_proxy(*place_of(address_of(ref))) as made:
+    host, port = place_of(address_of(ref))
+    async with faulty_proxy(host, port) as made:
+        if ref == "bus/kafka":  # brokers are reached where they say they are
+            made.renamed = _as_kafka_says(host, port), _as_kafka_says("127.0.0.1", made.port)
         yield made
+
+
+def _as_kafka_says(host: str, port: int) -> bytes:
+    """An address as brokers tell it: a string and INT32 (https://kafka.apache.org/protocol, Metadata)."""
+    return host.encode() + port.to_bytes(4)
 
 
 @pytest.fixture

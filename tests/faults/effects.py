@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ class Inserted:
 
     ACTION = "execute"
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, table: str | None = None) -> None:
         self.line = line
-        self.table = f"faults_{line.name.replace('-', '_')}"
+        self.table = table or f"faults_{line.name.replace('-', '_')}"
 
     async def prepare(self) -> None:
         await self.line.call("execute", {"sql": f"CREATE TABLE {self.table} (name VARCHAR(100))"})
@@ -89,22 +90,28 @@ class Published:
             return await self.line.call("lag", {"topic": self.TOPIC, "group": "reader"}, seconds=seconds)
         return await self.line.call("list_dead_letters", {"topic": self.TOPIC}, seconds=seconds)
 
+    def data(self, name: str) -> str:
+        return name
+
     async def write(self, name: str, *, seconds: float | None = None) -> Any:
-        event = {"id": name, "source": "/faults", "type": "fault", "data": name}
+        event = {"id": name, "source": "/faults", "type": "fault", "data": self.data(name)}
         return await self.line.call(
             "publish", {"topic": self.TOPIC, "event": event}, key=f"{self.line.name}-{name}", seconds=seconds
         )
 
     async def count(self, name: str) -> int:
-        if name in self.received:
-            return self.received.count(name)
-        while True:
-            params = {"topic": self.TOPIC, "group": "reader", "wait_seconds": 0.5, "max_events": 1000}
-            found = (await self.line.call("pull", params))["deliveries"]
-            if not found:
-                return self.received.count(name)
+        if name not in self.received:
+            await self.receive()
+        return self.received.count(name)
+
+    async def receive(self) -> None:
+        """Receive what there is."""
+        params = {"topic": self.TOPIC, "group": "reader", "wait_seconds": 0.5, "max_events": 1000}
+        while found := (await self.line.call("pull", params))["deliveries"]:
             await self.line.call("ack", {"ack_ids": [one["ack_id"] for one in found]})
-            self.received += [one["event"]["id"] for one in found]
+            for event in (one["event"] for one in found):
+                assert event["data"] == self.data(event["id"]), "half an event was kept"
+                self.received.append(event["id"])
 
 
 class Stored:
@@ -134,3 +141,11 @@ class Stored:
 
 
 EFFECTS: dict[str, type[Any]] = {"bus": Published, "cache": Counted, "db": Inserted, "storage": Stored}
+
+
+async def counts(effect: Effect, names: Iterable[str]) -> dict[str, int]:
+    """Return how often each of the names was written. That there is no further event is waited for once."""
+    if not isinstance(effect, Published):
+        return {name: await effect.count(name) for name in names}
+    await effect.receive()
+    return {name: effect.received.count(name) for name in names}

@@ -38,6 +38,8 @@ class FaultyProxy:
         """``lose_answers``: how many pieces of answers still get through before."""
         self.accepted = 0
         """Connections of clients so far."""
+        self.renamed: tuple[bytes, bytes] | None = None
+        """How answers name the server, and what they name instead so that clients come here: as many bytes."""
 
     @property
     def open_connections(self) -> int:
@@ -117,7 +119,7 @@ class FaultyProxy:
                 back.transport.abort()
                 return
             await asyncio.sleep(self.delay_seconds)
-            await self._pass_on(data, front)
+            await self._pass_on(data.replace(*self.renamed) if self.renamed else data, front)
         front.close()
 
     async def _pass_on(self, data: bytes, front: asyncio.StreamWriter) -> None:

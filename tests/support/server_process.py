@@ -24,8 +24,9 @@ LISTENING = "0A"
 class ServerProcess:
     """One running server. Its command, user and folder are read from the process, so that it can be started anew."""
 
-    def __init__(self, name: str) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="erp-faults-"))
+    def __init__(self, name: str, place: Path | None = None) -> None:
+        """Start it, with everything it keeps in ``place``, or where temporary files are."""
+        self._folder = Path(tempfile.mkdtemp(prefix="erp-faults-", dir=place))
         self._folder.chmod(0o711)  # servers run as users of their own below it
         variable = f"ERP_TEST_{name.upper()}"
         environment = {key: value for key, value in os.environ.items() if key != variable}
@@ -36,7 +37,7 @@ class ServerProcess:
         found = re.search(rf"export {variable}='(.*)'", ended.stdout)
         assert found, ended.stderr
         self.address = found[1]
-        self.port = urlsplit(self.address).port or 0
+        self.port = urlsplit(self.address if "//" in self.address else f"//{self.address}").port or 0
         self._started: subprocess.Popen[bytes] | None = None
         self._pid = _listener(self.port)
         process = Path(f"/proc/{self._pid}")

@@ -175,3 +175,11 @@ def test_names_of_different_tenants_never_meet_and_too_long_ones_are_refused() -
     with pytest.raises(ProviderError) as caught:
         names.queue(Place("t" * 200, "g" * 100))
     assert caught.value.errors[0].pointer == "/params/group"
+
+
+async def test_health_names_the_server_and_its_version(buses: list[RabbitBus]) -> None:
+    found = await buses[0].health()
+
+    assert found.status == "ok"
+    ((name, version),) = [(one.name, str(one.version)) for one in found.dependencies]
+    assert (name, version.split(".")[0].isdigit()) == ("RabbitMQ", True)

@@ -25,6 +25,7 @@ TEXT = (
         ("Server returned non-2xx status code: 421 Misdirected: <Error><Code>GateUnreachable</Code></Error>", "", "unavailable"),
         ("Server returned non-2xx status code: 429 Too Many Requests: ", "", "rate_limited"),
         ("Server returned non-2xx status code: 503 Service Unavailable: ", "", "unavailable"),
+        ("Server returned non-2xx status code: 400 Bad Request: <Error><Code>XMinioInvalidObjectName</Code></Error>", "", "invalid_argument"),
         ("Received redirect without LOCATION, this normally", "", "failed_precondition"),
         ("HTTP error: error sending request", "HttpError {\n kind: Connect, ", "unavailable"),
         ("HTTP error: error sending request", "HttpError {\n kind: Timeout, ", "timeout"),

@@ -133,3 +133,18 @@ async def test_what_is_lent_is_closed_when_it_comes_back_after_the_end() -> None
     lending.give(held)
     await asyncio.sleep(0)
     assert (held.is_open, lending.size) == (False, 0)
+
+
+async def test_a_close_that_is_cancelled_leaves_no_connection_open() -> None:
+    peer = Peer()
+    lending = peer.lending()
+    lending.give(await lending.take())
+
+    closing = asyncio.ensure_future(lending.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await asyncio.sleep(0)
+
+    assert [one.is_open for one in peer.made] == [False]

@@ -1,7 +1,7 @@
 """What object stores refuse with, and what that means; one table for all of them.
 
 Sources: Amazon S3 API reference, "Error responses"; Azure Blob storage, "Blob service error codes"; Cloud Storage XML
-API, "HTTP status and error codes".
+API, "HTTP status and error codes"; MinIO, ``cmd/api-errors.go``.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ _BUSY = (ErrorCode.UNAVAILABLE, "The store is busy.")
 _LARGE = (ErrorCode.INVALID_ARGUMENT, "The content is larger than the store takes at once. Send it in parts.")
 _SMALL = (ErrorCode.FAILED_PRECONDITION, "A part other than the last is smaller than the store takes (S3: 5 MiB).")
 _METADATA = (ErrorCode.INVALID_ARGUMENT, "Key and metadata together are longer than the store takes.")
+_KEY = (
+    ErrorCode.INVALID_ARGUMENT,
+    "The store takes no such key: too long between slashes, or with other signs.",
+)
 _VERSION = (ErrorCode.NOT_FOUND, "There is no such version.")
 _KMS = (ErrorCode.FAILED_PRECONDITION, "The store cannot use the encryption key.")
 
@@ -54,6 +58,7 @@ _CODES: dict[str, tuple[ErrorCode, str]] = {
     **dict.fromkeys(("EntityTooLarge", "RequestBodyTooLarge", "MaxMessageLengthExceeded"), _LARGE),
     **dict.fromkeys(("EntityTooSmall",), _SMALL),
     **dict.fromkeys(("KeyTooLongError", "MetadataTooLarge", "InvalidMetadata"), _METADATA),
+    **dict.fromkeys(("XMinioInvalidObjectName", "XMinioObjectExistsAsDirectory"), _KEY),
     **dict.fromkeys(("NoSuchVersion", "InvalidVersionId", "InvalidVersion"), _VERSION),
     **dict.fromkeys(("KMS.NotFoundException", "KMS.DisabledException", "EncryptionScopeNotFound"), _KMS),
 }

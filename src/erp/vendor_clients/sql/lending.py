@@ -187,7 +187,8 @@ class Lending(Generic[C]):
             self._dismiss(self._idle.pop()[0])
         while self._waiting:
             self._wake()
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        if self._closing:
+            await asyncio.wait(self._closing)  # goes on when this is cancelled; gather would cancel what has not begun
 
 
 def _busy(terms: Terms) -> ProviderError:

@@ -106,6 +106,21 @@ class Cluster:
                 found = self._producers[transactional] = await self._started(made)
             return found
 
+    async def require_reached(self, topic: str, partition: int | None) -> None:
+        """Ask before a record is handed over, which the library would keep for 40 s when there is nobody to send it to.
+
+        Raises:
+            ProviderError: ``unavailable`` when no broker that may lead its partition is reached; nothing was sent.
+        """
+        from aiokafka import TopicPartition
+
+        client = (await self.producer()).client
+        partitions = client.cluster.partitions_for_topic(topic) if partition is None else [partition]
+        for leader in {client.cluster.leader_for_partition(TopicPartition(topic, one)) for one in partitions or ()}:
+            if leader is None or leader < 0 or await asyncio.shield(asyncio.ensure_future(client.ready(leader))):
+                return
+        raise unavailable("Kafka cannot be reached.")
+
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[AIOKafkaProducer]:
         """Have a producer whose records all become visible at the end, or none.

@@ -108,6 +108,7 @@ class KafkaBus:
         await self._cluster.topic(topic)
         producer = await self._cluster.producer()
         key, partition = await self._where(topic, request.key)
+        await self._cluster.require_reached(topic, partition)
         try:
             found = await producer.send_and_wait(topic, _body(request.event), key=key, partition=partition)
         except KafkaError as error:
@@ -118,6 +119,8 @@ class KafkaBus:
         topic = self._names.events(request.topic)
         await self._cluster.topic(topic)
         placed = [(item.event, *(await self._where(topic, item.key))) for item in request.events]
+        for partition in {partition for _, _, partition in placed}:
+            await self._cluster.require_reached(topic, partition)
         async with self._cluster.transaction() as producer:
             sent = [
                 await producer.send(topic, _body(event), key=key, partition=partition)

@@ -1,4 +1,4 @@
-"""One connection to RabbitMQ with its channels; the next call connects again when it broke."""
+"""Connections to RabbitMQ with their channels; the next call connects again when one broke."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ MAX_ATTEMPTS = 10
 NOT_FOUND, LOCKED = 404, 405
 
 
-class Link:
-    """Channels of one connection: one to publish with confirmations, one to receive."""
+class Wire:
+    """One connection with a channel that is kept, made when they are first asked for, and anew when they broke."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, confirms: bool) -> None:
         self._config = config
+        self._confirms = confirms
         self._connection: AbstractConnection | None = None
-        self._publishing: AbstractChannel | None = None
-        self._receiving: AbstractChannel | None = None
-        self._connecting = asyncio.Lock()
+        self._kept: AbstractChannel | None = None
+        self._making = asyncio.Lock()
         self._is_closed = False
         self.version = 0
-        """Grows with every receiving channel: what was received on an earlier one has gone back to its queue."""
+        """Grows with every channel that is kept."""
 
     async def _open(self) -> AbstractConnection:
         """Return the connection. Called with the lock held."""
@@ -44,33 +44,90 @@ class Link:
             await _let_go(broken)
         if self._connection is None:
             self._connection = await _connected(self._config)
-            self._publishing = self._receiving = None
+            self._kept = None
         return self._connection
+
+    async def kept(self) -> AbstractChannel:
+        """Return the channel that is kept."""
+        async with self._making:
+            connection = await self._open()
+            if self._kept is None or self._kept.is_closed:
+                self._kept = await _channel(connection, confirms=self._confirms)
+                self.version += 1
+            return self._kept
+
+    async def channel(self) -> AbstractChannel:
+        """Return a new channel, on which messages are confirmed."""
+        async with self._making:
+            return await _channel(await self._open(), confirms=True)
+
+    @property
+    def server(self) -> tuple[str, str]:
+        """Name and version of the server as it said them when the connection was made; empty without one."""
+        transport = self._connection and self._connection.transport
+        told = getattr(transport and transport.connection, "server_properties", None) or {}
+        return str(told.get("product", "RabbitMQ")), str(told.get("version", ""))
+
+    async def require_taking(self) -> None:
+        """Raise ``unavailable`` while RabbitMQ reads nothing from this connection (``connection.blocked``)."""
+        transport = self._connection and self._connection.transport
+        if transport is None:
+            return
+        try:
+            async with asyncio.timeout(0):
+                await transport.ready()  # returns without waiting unless it is blocked
+        except TimeoutError:
+            raise unavailable("RabbitMQ takes no events now: its disk or its memory is full.") from None
+
+    async def close(self) -> None:
+        """Let go of the connection. Safe twice."""
+        self._is_closed = True
+        async with self._making:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            await _let_go(connection)
+
+
+class Link:
+    """What is published goes over a connection of its own: RabbitMQ stops reading from it when it has no room."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._outward = Wire(config, confirms=True)
+        self._inward = Wire(config, confirms=False)
+
+    @property
+    def version(self) -> int:
+        """Grows with every receiving channel: what was received on an earlier one has gone back to its queue."""
+        return self._inward.version
+
+    @property
+    def server(self) -> tuple[str, str]:
+        """Name and version of the server; the version is empty before it was reached."""
+        return self._inward.server
 
     async def publishing(self) -> AbstractChannel:
         """Return the channel on which every message is confirmed."""
-        async with self._connecting:
-            connection = await self._open()
-            if self._publishing is None or self._publishing.is_closed:
-                self._publishing = await _channel(connection, confirms=True)
-            return self._publishing
+        return await self._outward.kept()
 
     async def receiving(self) -> AbstractChannel:
         """Return the channel on which deliveries are held."""
-        async with self._connecting:
-            connection = await self._open()
-            if self._receiving is None or self._receiving.is_closed:
-                self._receiving = await _channel(connection, confirms=False)
-                self.version += 1
-            return self._receiving
+        return await self._inward.kept()
 
     @contextlib.asynccontextmanager
     async def channel(self) -> AsyncIterator[AbstractChannel]:
-        """Have a channel of one's own; what was received on it and not confirmed goes back at the end."""
-        async with self._connecting:
-            made = await _channel(await self._open(), confirms=True)
+        """Have a channel of one's own; what was received on it and not confirmed goes back at the end.
+
+        Raises:
+            ProviderError: ``unavailable`` when RabbitMQ closes the channel, or the connection breaks.
+        """
+        from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
+
+        made = await self._inward.channel()
         try:
             yield made
+        except (AMQPError, ChannelInvalidStateError) as error:
+            raise unavailable("RabbitMQ cannot serve the request now.", repr(error)) from error
         finally:
             if not made.is_closed:
                 await made.close()
@@ -113,6 +170,7 @@ class Link:
         from aio_pika.exceptions import AMQPError, DeliveryError
 
         channel = await self.publishing()
+        await self._outward.require_taking()
         place = channel.default_exchange if not exchange else await channel.get_exchange(exchange, ensure=False)
         try:
             await place.publish(message, routing_key, mandatory=True)
@@ -143,12 +201,9 @@ class Link:
         raise unavailable("RabbitMQ made a stream and does not start it.")
 
     async def close(self) -> None:
-        """Let go of the connection. Safe twice."""
-        self._is_closed = True
-        async with self._connecting:
-            connection, self._connection = self._connection, None
-        if connection is not None:
-            await _let_go(connection)
+        """Let go of the connections. Safe twice."""
+        await self._outward.close()
+        await self._inward.close()
 
 
 def _is_alive(connection: AbstractConnection) -> bool:

@@ -43,6 +43,7 @@ from erp.runtime.spi import (
     UNSET,
     CallContext,
     Config,
+    Dependency,
     ErrorCode,
     ErrorTable,
     FieldError,
@@ -90,7 +91,14 @@ class RabbitBus:
         except (ProviderError, OSError) as error:
             return Health(status="down", latency_ms=_milliseconds(started), message=str(error))
         message = UNSET if is_there else "The queue of dead letters is gone; open the connection again."
-        return Health(status="ok" if is_there else "degraded", latency_ms=_milliseconds(started), message=message)
+        name, version = self._link.server
+        server = Dependency(name=name, status="ok", version=version or UNSET)
+        return Health(
+            status="ok" if is_there else "degraded",
+            latency_ms=_milliseconds(started),
+            message=message,
+            dependencies=[server],
+        )
 
     # -- publishing ------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from erp.providers.bus.rabbitmq.link import Link
+from erp.providers.bus.rabbitmq.link import Link, unavailable
 from erp.runtime.spi import Config, ErrorCode, FieldError, ProviderError
 
 if TYPE_CHECKING:
@@ -24,6 +24,12 @@ LONGEST_NAME = 255
 AHEAD = 200
 CLOCK_SLACK = datetime.timedelta(minutes=5)
 NANOSECONDS = 10**9
+SILENCE_SECONDS = 5.0
+"""A stream whose node starts again may take a consumer and deliver nothing."""
+SETTLE_SECONDS = 1.2
+"""How long a node may take to write down which queues it has: its register saves itself in the second half-second
+after the last change (``auto_save`` of ``dets``). Killed before, it starts a new quorum queue empty, whatever that
+has confirmed, and knows no stream if this was its first (seen with RabbitMQ 3.10.8)."""
 
 
 class Place(NamedTuple):
@@ -79,6 +85,7 @@ class Topology:
         self._age = f"{config.get('retention_seconds', 604_800)}s"
         self._returns = config.get("max_deliveries", 10) - 1
         self._topics: set[str] = set()
+        self._first_stream: asyncio.Task[None] | None = None
         self._places: dict[Place, asyncio.Task[None]] = {}
 
     async def open(self) -> None:
@@ -90,9 +97,10 @@ class Topology:
 
     async def close(self) -> None:
         """End what is under way."""
-        for task in self._places.values():
+        tasks = [*self._places.values(), *filter(None, [self._first_stream])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._places.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def topic(self, topic: str) -> str:
         """Make a topic where there is none; return its exchange."""
@@ -107,9 +115,16 @@ class Topology:
                 queue = await channel.declare_queue(stream, durable=True, arguments=arguments)
                 if not queue.declaration_result.message_count:
                     await self._link.prove(stream, Message(b"", headers={MARKER: ""}))
+                    await self._settle_streams()
                 await queue.bind(exchange)
             self._topics.add(topic)
         return name
+
+    async def _settle_streams(self) -> None:
+        """Wait until the node knows for good that it has streams, which the first that it ever made brings with it."""
+        if self._first_stream is None:
+            self._first_stream = asyncio.create_task(asyncio.sleep(SETTLE_SECONDS), name="bus-rabbitmq settling")
+        await asyncio.shield(self._first_stream)
 
     async def group(self, place: Place, *, from_earliest: bool) -> str:
         """Make a group where there is none; return its queue. It is made to its end although its caller leaves."""
@@ -136,7 +151,8 @@ class Topology:
                 await queue.bind(self._names.exchange(place.topic))
                 if from_earliest:
                     await self._refill(place, 0)
-                # Only now is the group whole: one whose maker was killed before this is made again.
+                await asyncio.sleep(SETTLE_SECONDS)
+                # Only now is the group whole: one whose maker or node was killed before this is made again.
                 await channel.declare_queue(ready, durable=True)
 
     def _of_group(self) -> FieldTable:
@@ -153,7 +169,7 @@ class Topology:
         """Have the group receive what comes after ``position``."""
         name = await self.group(place, from_earliest=True)
         async with self._link.lock(f"{name}:lock"), self._link.channel() as channel:
-            await (await channel.get_queue(name)).purge()
+            await (await channel.get_queue(name, ensure=False)).purge()
             await self._refill(place, position)
 
     async def _refill(self, place: Place, after: int) -> None:
@@ -170,14 +186,23 @@ class Topology:
             await channel.set_qos(prefetch_count=AHEAD)
             arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
             offset: FieldTable = {"x-stream-offset": _moment(after) if after else "first"}
-            await (await channel.get_queue(stream)).consume(arrived.put, arguments=offset)
+            # Whether a stream that is starting is there, RabbitMQ denies for some seconds.
+            await (await channel.get_queue(stream, ensure=False)).consume(arrived.put, arguments=offset)
             while True:
-                message = await arrived.get()
+                message = await _next(arrived)
                 if message.headers.get(MARKER) == marker:
                     return
                 if MARKER not in message.headers and position_of(message) > after:
                     await self._link.publish(copied(message), routing_key=queue)
                 await message.ack()
+
+
+async def _next(arrived: asyncio.Queue[AbstractIncomingMessage]) -> AbstractIncomingMessage:
+    try:
+        async with asyncio.timeout(SILENCE_SECONDS):
+            return await arrived.get()
+    except TimeoutError:
+        raise unavailable("RabbitMQ does not deliver what the topic's stream holds.") from None
 
 
 def position_of(message: AbstractIncomingMessage) -> int:

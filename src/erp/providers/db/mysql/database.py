@@ -53,8 +53,8 @@ class Database:
     async def close(self) -> None:
         """Close all connections, also those in the middle of a statement. Safe twice."""
         lent = [*self.readers.lent_now(), *self.writers.lent_now()]
-        await self.readers.close()
-        await self.writers.close()
+        # Both have begun to close before either can take so long that this is cancelled.
+        await asyncio.gather(self.readers.close(), self.writers.close())
         for connection in lent:
             connection.close()
         await asyncio.gather(*self._stopping, return_exceptions=True)
