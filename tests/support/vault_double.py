@@ -1,7 +1,10 @@
 """A double of Vault and OpenBao: key-value engine, version 2, transit, AppRole, JWT and Kubernetes logins, tokens that end.
 
-Every answer follows the published API (https://openbao.org/api-docs/: index, secret/kv/kv-v2, auth/approle, auth/jwt,
-auth/token, system/health), and the independent client ``hvac`` is driven against it. Run it:
+Every answer follows the published API (https://openbao.org/api-docs/: index, secret/kv/kv-v2, secret/transit,
+auth/approle, auth/jwt, auth/token, system/health) and is held against the OpenAPI document that the vendor publishes
+(``vault_published``) before it is given: one that breaks it becomes a 500, and ``Double.close`` raises. What a test sets
+as ``fault`` stands for a server that misbehaves, and is given as it is. The independent client ``hvac`` is driven
+against it, too. Run it:
 ``python -m tests.support.vault_double PORT`` prints its address with a token.
 """
 
@@ -20,6 +23,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from tests.support.vault_published import Published
 
 NO_END = 0
 MOST_VERSIONS = 10
@@ -48,28 +52,38 @@ class Vault:
         self.is_standby = False
         self.active_address: str | None = None
         self.asked: list[tuple[str, str]] = []
+        self.published = Published()
         self._lock = threading.Lock()
 
-    def answer(self, method: str, target: str, body: Any, headers: Any) -> Answer:  # noqa: PLR0911  (one per rule)
+    def answer(self, method: str, target: str, body: Any, headers: Any) -> Answer:
         url = urlsplit(target)
         path, query = unquote(url.path.removeprefix("/v1/")), {k: v[0] for k, v in parse_qs(url.query).items()}
         with self._lock:
             self.asked.append((method, path))
-            if path == "sys/health":
-                return self._health(query)
-            if self.is_sealed:
-                return 503, {"errors": ["Vault is sealed"]}
-            if self.fault is not None and not path.startswith("auth/"):
-                return self.fault
-            if path.startswith("auth/") and path.endswith("/login"):
-                return self._login(path, body)
-            token = headers.get("x-vault-token") or ""
-            if not self._is_good(token):
-                return 403, {"errors": ["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}
-            if path.startswith("auth/token/"):
-                return self._token(path, token)
-            space = headers.get("x-vault-namespace") or ""
-            return self._engine(method, path, query, body, space)
+            if method == "GET" and query.get("list") == "true":
+                method = "LIST"
+            found = self._found(method, path, query, body, headers)
+            problem = None if found is self.fault else self.published.check(method, path, *found)
+        return found if problem is None else (500, {"errors": [f"The double breaks the published document: {problem}"]})
+
+    def _found(  # noqa: PLR0911  (one per rule)
+        self, method: str, path: str, query: dict[str, str], body: Any, headers: Any
+    ) -> Answer:
+        if path == "sys/health":
+            return self._health(query)
+        if self.is_sealed:
+            return 503, {"errors": ["Vault is sealed"]}
+        if self.fault is not None and not path.startswith("auth/"):
+            return self.fault
+        if path.startswith("auth/") and path.endswith("/login"):
+            return self._login(path, body)
+        token = headers.get("x-vault-token") or ""
+        if not self._is_good(token):
+            return 403, {"errors": ["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}
+        if path.startswith("auth/token/"):
+            return self._token(path, token)
+        space = headers.get("x-vault-namespace") or ""
+        return self._engine(method, path, query, body, space)
 
     def _health(self, query: dict[str, str]) -> Answer:
         status = 503 if self.is_sealed else 429 if self.is_standby and query.get("standbyok") != "true" else 200
@@ -131,8 +145,6 @@ class Vault:
             return 404, {"errors": [f'no handler for route "{path}". route entry not found.']}
         if name.endswith("."):
             return 404, {"errors": ["1 error occurred:\n\t* unsupported path\n\n"]}
-        if method == "GET" and query.get("list") == "true":
-            method = "LIST"
         key = f"{space.strip('/')}|{name}"
         handler = getattr(self, f"_{kind}_{method.lower().replace('put', 'post')}", None)
         if handler is None:
@@ -145,8 +157,7 @@ class Vault:
         action, _, name = path.partition("/")
         key = self.transit.get(name)
         if action == "keys" and method == "POST":
-            self.transit[name] = AESGCM.generate_key(256)
-            return 204, None
+            key = self.transit.setdefault(name, AESGCM.generate_key(256))
         if action == "keys":
             facts = {"name": name, "type": "aes256-gcm96", "supports_encryption": True, "latest_version": 1}
             return (404, {"errors": []}) if key is None else (200, {**_envelope(), "data": facts})
@@ -308,10 +319,16 @@ class Double:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop."""
+        """Stop.
+
+        Raises:
+            AssertionError: An answer has broken the published document.
+        """
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        violations = self.vault.published.violations
+        assert not violations, "the double broke the published document:\n" + "\n".join(violations)
 
 
 if __name__ == "__main__":
