@@ -153,9 +153,9 @@ class Line:
         return self.host.calls.plans.breaker_state(connection)
 
 
-async def until(is_true: Callable[[], Awaitable[bool]], what: str) -> None:
+async def until(is_true: Callable[[], Awaitable[bool]], what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
     """Wait until it is so."""
-    ends = time.monotonic() + PATIENCE_SECONDS
+    ends = time.monotonic() + seconds
     while not await is_true():
         assert time.monotonic() < ends, what
         await asyncio.sleep(0.05)
@@ -231,6 +231,13 @@ NOT_FAULTED = {
 """What the proxy cannot come between, each with what was seen."""
 FAULTED = [ref for ref in PRESENT if ref.partition("/")[0] in EFFECTS and ref not in NOT_FAULTED]
 """Those whose server is there and that have something to lose."""
+
+
+def not_faulted(ref: str) -> str:
+    """Why there are no faults of a provider here."""
+    if ref.partition("/")[0] not in EFFECTS:
+        return f"faults are for what keeps data ({', '.join(sorted(EFFECTS))}), not for {ref}"
+    return f"faults of {ref} need {LIVE[ref].VARIABLE}" if ref not in PRESENT else f"{ref}: {NOT_FAULTED[ref]}"
 
 
 @pytest.fixture(params=FAULTED)

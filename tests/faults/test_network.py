@@ -7,7 +7,7 @@ import time
 
 import pytest
 from tests.conformance.live import LIVE
-from tests.faults.conftest import FAULTED, OPEN_SECONDS, PATIENCE_SECONDS, POLICY, Line, until
+from tests.faults.conftest import FAULTED, OPEN_SECONDS, PATIENCE_SECONDS, POLICY, Line, not_faulted, until
 from tests.support.faulty_proxy import Fault
 
 from erp.contracts.models.errors import ErrorCode
@@ -30,7 +30,7 @@ def repeats(line: Line) -> bool:
 @pytest.mark.parametrize("name", LIVE)
 def test_the_server_is_there(name: str) -> None:
     if name not in FAULTED:
-        pytest.skip(f"faults of {name} need {LIVE[name].VARIABLE}")
+        pytest.skip(not_faulted(name))
 
 
 async def settled(line: Line, name: str) -> None:

@@ -202,8 +202,8 @@ class Link:
 
     async def close(self) -> None:
         """Let go of the connections. Safe twice."""
-        await self._outward.close()
-        await self._inward.close()
+        # Both at once: one from which RabbitMQ reads nothing takes its time to close.
+        await asyncio.gather(self._outward.close(), self._inward.close())
 
 
 def _is_alive(connection: AbstractConnection) -> bool:
@@ -220,13 +220,23 @@ async def _channel(connection: AbstractConnection, *, confirms: bool) -> Abstrac
         raise unavailable("The connection to RabbitMQ broke.", repr(error)) from error
 
 
-async def _let_go(connection: AbstractConnection) -> None:
-    """Close a connection, whatever state it is in.
+_ending: set[asyncio.Task[None]] = set()
+"""Connections that are being closed; a loop remembers its tasks only weakly."""
 
-    A close that fails has given its transport up and is not over; what was let go of without an end is closed
-    by aio-pika when it is collected, where no loop may be running any more.
+
+async def _let_go(connection: AbstractConnection) -> None:
+    """Close a connection, whatever state it is in, to the end though whoever asks is cancelled.
+
+    What was let go of without an end is closed by aio-pika when it is collected, where no loop may be running any more.
     """
-    for _ in range(2):
+    task = asyncio.create_task(_end(connection), name="bus-rabbitmq ending")
+    _ending.add(task)
+    task.add_done_callback(_ending.discard)
+    await asyncio.shield(task)
+
+
+async def _end(connection: AbstractConnection) -> None:
+    for _ in range(2):  # a close that fails has given its transport up and is not over
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await connection.close()

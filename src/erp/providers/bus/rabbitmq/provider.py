@@ -79,9 +79,11 @@ class RabbitBus:
         await self._topology.open()
 
     async def close(self) -> None:
-        await self._holding.close()
-        await self._topology.close()
-        await self._link.close()
+        try:
+            await self._holding.close()
+            await self._topology.close()
+        finally:  # also when the time for it is over
+            await self._link.close()
 
     async def health(self) -> Health:
         """Ask RabbitMQ for the queue of dead letters."""
