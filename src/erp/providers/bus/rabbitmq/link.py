@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Coroutine
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from erp.runtime.spi import Config, ErrorCode, ProviderError
@@ -203,6 +203,9 @@ class Link:
     async def close(self) -> None:
         """Let go of the connections. Safe twice."""
         # Both at once: one from which RabbitMQ reads nothing takes its time to close.
+        await _to_the_end(self._close())
+
+    async def _close(self) -> None:
         await asyncio.gather(self._outward.close(), self._inward.close())
 
 
@@ -221,18 +224,23 @@ async def _channel(connection: AbstractConnection, *, confirms: bool) -> Abstrac
 
 
 _ending: set[asyncio.Task[None]] = set()
-"""Connections that are being closed; a loop remembers its tasks only weakly."""
+"""What is being closed; a loop remembers its tasks only weakly."""
 
 
-async def _let_go(connection: AbstractConnection) -> None:
-    """Close a connection, whatever state it is in, to the end though whoever asks is cancelled.
+async def _to_the_end(closing: Coroutine[Any, Any, None]) -> None:
+    """Wait for ``closing``, which goes on though whoever waits is cancelled.
 
     What was let go of without an end is closed by aio-pika when it is collected, where no loop may be running any more.
     """
-    task = asyncio.create_task(_end(connection), name="bus-rabbitmq ending")
+    task = asyncio.create_task(closing, name="bus-rabbitmq ending")
     _ending.add(task)
     task.add_done_callback(_ending.discard)
     await asyncio.shield(task)
+
+
+async def _let_go(connection: AbstractConnection) -> None:
+    """Close a connection, whatever state it is in."""
+    await _to_the_end(_end(connection))
 
 
 async def _end(connection: AbstractConnection) -> None:
