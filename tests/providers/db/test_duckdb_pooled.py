@@ -41,6 +41,7 @@ async def globex(acme: Caller, open_context: OpenContext, call_context: Any) -> 
         ("select o.id, l.sku from main.orders as o join line l on l.order_id = o.id", [[1, "acme-a"]]),
         ("select count(*) from orders, line", [[2]]),
         ("from orders select max(total)", [[20]]),
+        ("table orders", [[1, 10, "acme one"], [2, 20, "acme two"]]),
         ("select * exclude (note) from orders order by id", [[1, 10], [2, 20]]),
         ("select id from orders union select id + 100 from main.line order by 1", [[1], [2], [101]]),
         ("with o as (select * from orders) select max(total) from o", [[20]]),
@@ -82,7 +83,9 @@ async def test_changes_touch_the_tenants_rows_alone(acme: Caller, globex: Caller
     before = everything(acme.database)
     assert (await acme.execute("insert into orders values (3, 30, 'x'), (4, 40, ?)", "y")).rows_affected == 2
     assert (await acme.execute("insert into orders (note, id) select note, id + 10 from orders")).rows_affected == 4
-    assert (await acme.execute("update orders set total = total + 1 where total is not null or 1 = 1")).rows_affected == 8
+    assert (
+        await acme.execute("update orders set total = total + 1 where total is not null or 1 = 1")
+    ).rows_affected == 8
     upsert = (
         "insert into orders (id, total) values (1, 5), (90, 1)"
         " on conflict (id) do update set total = excluded.total returning *"
@@ -135,7 +138,9 @@ async def test_a_transaction_sees_its_own_changes_and_one_moment(acme: Caller, g
     assert await acme.rows("select total from orders where id = 1", transaction=handle) == [[7]]
     assert await acme.rows("select total from orders where id = 1") == [[10]]
     page = await acme.query("select id from orders order by id", transaction=handle, max_rows=1)
-    page = await acme.query("select id from orders order by id", transaction=handle, max_rows=1, cursor=page.next_cursor)
+    page = await acme.query(
+        "select id from orders order by id", transaction=handle, max_rows=1, cursor=page.next_cursor
+    )
     assert (page.rows, page.next_cursor) == ([[2]], UNSET)
     await acme.commit(handle)
     assert await acme.rows("select total from orders where id = 1") == [[7]]
@@ -173,7 +178,10 @@ async def test_a_failed_change_ends_its_transaction_and_nothing_is_committed(acm
 
 
 async def test_a_batch_is_done_as_a_whole_or_not_at_all(acme: Caller) -> None:
-    assert await acme.batch("insert into orders (id) values (60)", "update orders set total = 60 where id = 60") == [1, 1]
+    assert await acme.batch("insert into orders (id) values (60)", "update orders set total = 60 where id = 60") == [
+        1,
+        1,
+    ]
     before = everything(acme.database)
     with pytest.raises(ProviderError):
         await acme.batch("delete from orders", "insert into line (id) values (1)")
@@ -311,9 +319,7 @@ async def test_a_tenants_limits_hold_for_its_own_engine_and_not_for_the_file(
     assert await acme.rows("select count(*) from orders") == [[2]]
 
 
-async def test_a_tenant_with_more_rows_than_its_memory_is_told_so(
-    open_context: OpenContext, call_context: Any
-) -> None:
+async def test_a_tenant_with_more_rows_than_its_memory_is_told_so(open_context: OpenContext, call_context: Any) -> None:
     rows = "insert into orders select 'acme', i, i, rpad('', 400, chr(65 + (i % 26)::integer)) || i from range(400000) t(i);"
     make_pool(open_context, SCHEMA + ROWS.replace("'acme'", "'other'") + rows)
     acme = await open_for(open_context, call_context, "acme", memory_megabytes=64)
@@ -322,6 +328,20 @@ async def test_a_tenant_with_more_rows_than_its_memory_is_told_so(
     assert refused.value.code == "failed_precondition"
     assert await acme.rows("select 1") == [[1]]
     await acme.database.close()
+
+
+async def test_a_long_statement_is_stopped_and_holds_nobody_up(
+    open_context: OpenContext, call_context: Any, acme: Caller
+) -> None:
+    slow = await open_for(open_context, call_context, "globex", max_statement_seconds=0.5)
+    endless = "with recursive c(i) as (select 1 union all select i + 1 from c) select max(i) from c, orders"
+    for attempt in (slow.rows(endless), slow.execute(f"update orders set total = ({endless})")):
+        with pytest.raises(ProviderError) as refused:
+            await attempt
+        assert refused.value.code == "timeout"
+    assert await slow.rows("select sum(total) from orders") == [[264]]
+    assert (await acme.execute("update orders set total = 0")).rows_affected == 2
+    await slow.database.close()
 
 
 async def test_nothing_of_a_statement_is_left_for_the_next(acme: Caller) -> None:

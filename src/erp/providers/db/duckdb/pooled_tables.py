@@ -35,8 +35,8 @@ class PooledTable:
     """What tenants see."""
     key: tuple[str, ...]
     """The primary key without the tenant's column."""
-    types: tuple[str, ...]
-    """Of all columns, as the file has them, each with its name before it."""
+    types: dict[str, str]
+    """Of all columns, in the file's order."""
     definition: str
 
     @property
@@ -54,7 +54,8 @@ class PooledTable:
 
     def holding(self) -> str:
         """Make what holds the tenant's rows in its engine, of the same types."""
-        return f"CREATE TEMP TABLE {quoted(self.held)} ({', '.join(self.types)})"
+        columns = ", ".join(f"{quoted(name)} {kind}" for name, kind in self.types.items())
+        return f"CREATE TEMP TABLE {quoted(self.held)} ({columns})"
 
     # -- what a statement did to the tenant's rows ------------------------------------------------
 
@@ -144,7 +145,7 @@ def _table(handle: Any, name: str, column: str) -> PooledTable:
     columns = {str(row[0]): row[1:] for row in handle.execute(about, [name]).fetchall()}
     _check_columns(name, column, columns)
     key = _key(handle, name, column)
-    types = tuple(f"{quoted(one)} {kind}" for one, (kind, _) in columns.items())
+    types = {one: str(kind) for one, (kind, _) in columns.items()}
     return PooledTable(name, column, tuple(one for one in columns if one != column), key, types, found[0])
 
 
