@@ -22,9 +22,10 @@ from typing import Any
 import msgspec
 
 from erp.providers.db.duckdb.changes import MAX_RETURNED_ROWS
-from erp.providers.db.duckdb.pooled_tables import ARRIVING, PooledTable, load, quoted, unfit
 from erp.providers.db.duckdb.sessions import Limits, opened
 from erp.runtime.spi import ErrorCode, ProviderError
+from erp.vendor_clients.row_security.duckdb import ARRIVING, PooledTable, load
+from erp.vendor_clients.row_security.names import quoted
 from erp.vendor_clients.sql.pages import CHUNK
 
 IN_MEMORY = Path(":memory:")
@@ -49,9 +50,7 @@ class Pool:
         self._memory = opened(IN_MEMORY, replace(limits, spill_megabytes=0))
         self._tenant = tenant
         try:
-            self.tables = load(self._file)
-            for table in self.tables.values():
-                _rehearse(self._memory, table)
+            self.tables = load(self._file, self._memory)
         except BaseException:
             self.close()
             raise
@@ -64,16 +63,6 @@ class Pool:
         """Close both engines; the file's stays open while other tenants use it."""
         self._memory.close()
         self._file.close()
-
-
-def _rehearse(memory: Any, table: PooledTable) -> None:
-    import duckdb
-
-    try:
-        memory.execute(table.target())
-    except duckdb.Error as error:
-        raise unfit(table.name, "needs more of its file than its columns, such as a type or a macro") from error
-    memory.execute(f"DROP TABLE temp.main.{quoted(table.name)}")
 
 
 class _Stream:

@@ -19,7 +19,7 @@ from erp.vendor_clients.sql.values import bound
 if TYPE_CHECKING:
     from sqlglot import exp
 
-    from erp.providers.db.duckdb.pooled_tables import PooledTable
+    from erp.vendor_clients.row_security.duckdb import PooledTable
     from erp.vendor_clients.safe_sql.isolation import Confined, Isolation
 
 Given = Sequence[Any] | UnsetType

@@ -1,4 +1,4 @@
-"""Which tables of a pooled file tenants share, read from the file itself and proven fit for it.
+"""Which tables of a DuckDB file tenants share, read from the file itself and proven fit for it.
 
 The operator lists them in the table ``erp_isolation``; a tenant's own configuration cannot widen it. Each knows the
 fixed statements that carry one tenant's rows out of the file and back; no word of a caller is ever in them.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from erp.runtime.spi import ErrorCode, ProviderError
+from erp.vendor_clients.row_security.names import quoted
 from erp.vendor_clients.sql.lexis import DUCKDB, Kind
 
 LIST = "erp_isolation"
@@ -113,32 +114,67 @@ class PooledTable:
         return " AND ".join([f"t.{quoted(self.tenant_column)} = $tenant", *keys])
 
 
-def quoted(name: str) -> str:
-    """Return ``name`` as DuckDB reads it, whatever it is."""
-    return '"' + name.replace('"', '""') + '"'
+def listing(table: str, column: str) -> list[str]:
+    """Return the statements that list ``table``, of the schema main, as shared by ``column``."""
+    name, own = (text.replace("'", "''") for text in (table, column))
+    return [
+        f"CREATE TABLE IF NOT EXISTS main.{LIST} (table_name VARCHAR PRIMARY KEY, tenant_column VARCHAR NOT NULL)",
+        f"INSERT OR REPLACE INTO main.{LIST} VALUES ('{name}', '{own}')",  # noqa: S608
+    ]
 
 
-def load(handle: Any) -> dict[str, PooledTable]:
-    """Return the shared tables by name in lower case.
+def load(handle: Any, memory: Any) -> dict[str, PooledTable]:
+    """Return the shared tables by name in lower case, each of which an engine in memory can have too.
 
     Raises:
         ProviderError: ``failed_precondition`` naming what makes a table unfit to be shared.
     """
+    return {name.lower(): _fit(handle, memory, name, column) for name, column in _listed(handle)}
+
+
+def problems(handle: Any, memory: Any) -> list[str]:
+    """Return what makes each listed table unfit to be shared."""
+    found: list[str] = []
+    try:
+        listed = _listed(handle)
+    except ProviderError as error:
+        return [error.message]
+    for name, column in listed:
+        try:
+            _fit(handle, memory, name, column)
+        except ProviderError as error:
+            found.append(error.message)
+    return found
+
+
+def _listed(handle: Any) -> list[tuple[str, str]]:
     import duckdb
 
     try:
         listed = handle.execute(f"SELECT table_name, tenant_column FROM main.{LIST} ORDER BY 1").fetchall()  # noqa: S608
     except (duckdb.CatalogException, duckdb.BinderException) as error:
         why = "the file has no such table; it lists table_name and tenant_column of each shared table"
-        raise unfit(LIST, why) from error
-    return {str(name).lower(): _table(handle, str(name), str(column)) for name, column in listed}
+        raise _unfit(LIST, why) from error
+    return [(str(name), str(column)) for name, column in listed]
+
+
+def _fit(handle: Any, memory: Any, name: str, column: str) -> PooledTable:
+    import duckdb
+
+    table = _table(handle, name, column)
+    try:
+        memory.execute(table.target())
+    except duckdb.Error as error:
+        raise _unfit(name, "needs more of its file than its columns, such as a type or a macro") from error
+    memory.execute(f"DROP TABLE temp.main.{quoted(name)}")
+    return table
 
 
 def _table(handle: Any, name: str, column: str) -> PooledTable:
     own = "database_name = current_database() AND schema_name = 'main' AND table_name = ?"
     found = handle.execute(f"SELECT sql FROM duckdb_tables() WHERE {own} AND NOT temporary", [name]).fetchone()  # noqa: S608
     if found is None or name.lower().startswith("erp_") or not found[0].startswith(_CREATE):
-        raise unfit(name, "is not an ordinary table of this file, written as there")
+        raise _unfit(name, "is not an ordinary table of this file, written as there")
     _check_words(name, found[0])
     _check_triggers(handle, name)
     about = f"SELECT column_name, data_type, is_generated FROM duckdb_columns() WHERE {own} ORDER BY column_index"  # noqa: S608
@@ -153,27 +189,27 @@ def _check_words(name: str, definition: str) -> None:
     """Refuse what makes two tenants' names equal, or tells how many rows others have made."""
     words = {token.folded for token in DUCKDB.tokens(definition) if token.kind is Kind.WORD}
     if "collate" in words:
-        raise unfit(name, "has a collation, by which names of two tenants can be equal")
+        raise _unfit(name, "has a collation, by which names of two tenants can be equal")
     if "nextval" in words:
-        raise unfit(name, "draws from a sequence, whose numbers tell what other tenants do")
+        raise _unfit(name, "draws from a sequence, whose numbers tell what other tenants do")
 
 
 def _check_triggers(handle: Any, name: str) -> None:
     every = "SELECT count(*) FROM duckdb_triggers() WHERE database_name = current_database() AND table_name = ?"
     if handle.execute(every, [name]).fetchone()[0]:
-        raise unfit(name, "has a trigger, which would act beyond the tenant")
+        raise _unfit(name, "has a trigger, which would act beyond the tenant")
 
 
 def _check_columns(name: str, column: str, columns: dict[str, Any]) -> None:
     if column not in columns or columns[column][0] != "VARCHAR":
-        raise unfit(name, f"has no column {column!r} of the type varchar")
+        raise _unfit(name, f"has no column {column!r} of the type varchar")
     for each, (kind, is_generated) in columns.items():
         if is_generated:
-            raise unfit(name, f"has the generated column {each!r}")
+            raise _unfit(name, f"has the generated column {each!r}")
         if not _CARRIED.fullmatch(kind):
-            raise unfit(name, f"has the column {each!r} of the type {kind[:40]}, which cannot be shared")
+            raise _unfit(name, f"has the column {each!r} of the type {kind[:40]}, which cannot be shared")
         if each.lower().startswith("erp_"):
-            raise unfit(name, f"has the column {each!r}; names beginning with erp_ belong to the layer")
+            raise _unfit(name, f"has the column {each!r}; names beginning with erp_ belong to the layer")
 
 
 def _key(handle: Any, name: str, column: str) -> tuple[str, ...]:
@@ -184,14 +220,14 @@ def _key(handle: Any, name: str, column: str) -> tuple[str, ...]:
     )
     rows = handle.execute(about, [name, name]).fetchall()
     if any(kind == "FOREIGN KEY" for kind, _, _ in rows):
-        raise unfit(name, "has a foreign key, or is named by one")
+        raise _unfit(name, "has a foreign key, or is named by one")
     keys = [list(names) for kind, names, _ in rows if kind == "PRIMARY KEY"]
     if not keys or column not in keys[0] or len(keys[0]) == 1:
-        raise unfit(name, f"has no primary key of {column!r} and another column")
+        raise _unfit(name, f"has no primary key of {column!r} and another column")
     unique = [(f"unique constraint on {', '.join(names)}", names) for kind, names, _ in rows if kind == "UNIQUE"]
     for what, names in [*unique, *_unique_indexes(handle, name)]:
         if column not in names:
-            raise unfit(name, f"has the {what}, which does not contain {column!r}")
+            raise _unfit(name, f"has the {what}, which does not contain {column!r}")
     return tuple(one for one in keys[0] if one != column)
 
 
@@ -204,7 +240,7 @@ def _unique_indexes(handle: Any, name: str) -> list[tuple[str, list[str]]]:
     return [(f"index {index!r}", [part.strip(" '\"") for part in text.strip("[]").split(",")]) for index, text in found]
 
 
-def unfit(name: str, why: str) -> ProviderError:
+def _unfit(name: str, why: str) -> ProviderError:
     """Return the error for a file that cannot be shared."""
     message = f"The file cannot be shared between tenants: {name[:100]!r} {why}."
     return ProviderError(ErrorCode.FAILED_PRECONDITION, message)
