@@ -27,9 +27,7 @@ def isolate(
         typer.Argument(help="table or schema.table; each has the tenant's column.", show_default=False),
     ] = None,
     *,
-    role: Annotated[
-        str, typer.Option(help="The role (user) as which the layer connects; it owns nothing. None for duckdb.")
-    ] = "",
+    role: Annotated[str, typer.Option(help="As which the layer connects; owns nothing. duckdb has none.")] = "",
     column: Annotated[str, typer.Option(help="The tenant's column: text.")] = "tenant",
     shared: Annotated[
         list[str] | None,
@@ -43,12 +41,8 @@ def isolate(
         str, typer.Option(help="Of tables without one; dbo is usual for mssql, for mysql it is the database.")
     ] = "public",
     dialect: Annotated[Dialect, typer.Option(help="Whose statements.")] = Dialect.postgres,
-    apply: Annotated[
-        bool, typer.Option("--apply", help="Run the statements (postgres, duckdb: all or none; mysql).")
-    ] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Look whether tenants are kept apart (postgres, mysql, duckdb).")
-    ] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Run the statements; all or none but for mysql.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Look whether tenants are kept apart; not mssql.")] = False,
 ) -> None:
     """Print, run or check what keeps the tenants of shared tables apart.
 
@@ -56,10 +50,7 @@ def isolate(
 
     Example: erp db isolate orders sales.items --column tenant --role erp_app --apply --check
     """
-    if (apply or check) and dialect is Dialect.mssql:
-        _fail("mssql can be neither applied nor checked; run the printed statements yourself")
-    if not role and dialect is not Dialect.duckdb:
-        _fail("name the role as which the layer connects: --role")
+    _refuse(dialect, role, runs=apply or check)
     try:
         named = [*_named(tables, schema)], [*_named(shared, schema)], collection or []
         statements = _statements(dialect, *named, (schema, column, role))
@@ -72,6 +63,14 @@ def isolate(
         typer.echo("\n".join(f"{statement}{end}" for statement in statements))
     if apply or check:
         _hold(dialect, statements if apply else [], (schema, role), check=check)
+
+
+def _refuse(dialect: Dialect, role: str, *, runs: bool) -> None:
+    """Refuse what an engine has not, and a missing role where there are roles."""
+    if runs and dialect is Dialect.mssql:
+        _fail("mssql can be neither applied nor checked; run the printed statements yourself")
+    if not role and dialect is not Dialect.duckdb:
+        _fail("name the role as which the layer connects: --role")
 
 
 def _hold(dialect: Dialect, statements: list[str], names: tuple[str, str], *, check: bool) -> None:
