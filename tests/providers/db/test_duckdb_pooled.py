@@ -62,6 +62,42 @@ async def test_a_query_reads_the_tenants_rows_alone(acme: Caller, sql: str, rows
     assert await acme.rows(sql) == rows
 
 
+MEANT = [
+    "select id / 2, id // 2, id % 2, 7 / 2, 2 ** 3, id << 1, cast(total as varchar) from orders order by id",
+    "select date_trunc('month', date '2026-03-05'), date '2026-03-05' + interval 3 day, date_diff('day', date '2026-01-01', date '2026-02-01')",
+    "select strftime(date '2026-03-05', '%d.%m.%Y'), extract(year from date '2026-03-05'), dayname(date '2026-03-05')",
+    "select ([10, 20, 30])[1], array_slice([10, 20, 30], 2, 3), [x * 2 for x in [1, 2] if x > 1] from orders order by id",
+    "select json_extract_string('{\"a\": {\"b\": 5}}', '$.a.b'), cast('{\"a\": [1, 2]}' as json) -> 'a' -> 1, cast('{\"a\": \"x\"}' as json) ->> 'a'",
+    "select note like 'a%', note ilike 'A%', regexp_matches(note, 'one$'), note || '-' || id, split_part(note, ' ', 2) from orders order by id",
+    "select id, lag(total, 1, 0) over w, sum(total) over (w rows between 1 preceding and current row) from orders window w as (order by id)",
+    "select coalesce(null, 5), nullif(1, 1), greatest(1, 3, 2), round(2.567, 1), try_cast('x' as integer), cast(1.5 as integer)",
+    "select total > 10 as big, count(*), string_agg(note, '|' order by id desc), median(total), quantile_cont(total, 0.5) from orders group by 1 order by 1",
+    "select distinct on (total) id from orders order by total, id limit 1 offset 1",
+    "select id from orders order by note desc nulls first limit 50%",
+    "select grouping(id), id, sum(total) from orders group by rollup (id) order by all",
+    "select * from (values (1, 'a'), (2, null)) v(n, t) left join orders o on o.id = v.n order by n",
+    "select case id when 1 then 'one' else 'more' end, id in (1, 3), id between 1 and 1, not id = 1, -id, id is distinct from 1 from orders order by id",
+    "select a.id, b.id from orders a cross join orders b where (a.id, b.id) > (1, 1) order by all",
+    "select max(total) filter (where id < 2), arg_max(note, total), count(distinct note), bool_and(id > 0) from orders",
+    "select 0.1 + 0.2, cast(0.1 as double) + 0.2, 1e3, 1_000, 'it''s', chr(65), hash(1) > 0, timestamp '2026-01-01 00:00:00' at time zone 'UTC'",
+]
+
+
+@pytest.mark.parametrize("sql", MEANT)
+async def test_a_statement_means_what_it_means_in_a_file_of_ones_own(
+    acme: Caller, open_context: OpenContext, sql: str
+) -> None:
+    alone = DuckdbDatabase({}, open_context)
+    await alone.open()
+    own = Caller(alone, acme.context)  # type: ignore[arg-type]
+    await own.execute("create table orders (id integer primary key, total integer, note varchar)")
+    await own.execute("insert into orders values (1, 10, 'acme one'), (2, 20, 'acme two')")
+    try:
+        assert await acme.rows(sql) == await own.rows(sql)
+    finally:
+        await alone.close()
+
+
 async def test_parameters_keep_their_places_and_their_number_is_checked(acme: Caller) -> None:
     sql = "with c as (select ? as x) select ?, (select id from orders where id = ?), x, ? from c"
     assert await acme.rows(sql, "first", "second", 2, "last") == [["second", 2, "first", "last"]]

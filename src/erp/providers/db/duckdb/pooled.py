@@ -14,7 +14,7 @@ with a value of, another tenant's row. So the engine that has the file (the pool
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,15 @@ class Pool:
 
     def __init__(self, path: Path, limits: Limits, tenant: str) -> None:
         """Raises ProviderError: ``failed_precondition`` when the file cannot be shared, ``unavailable`` when it is taken."""
-        # The file's engine belongs to all tenants: a configuration of one of them sets nothing there.
-        self._file = opened(path, Limits())
-        self._memory = opened(IN_MEMORY, replace(limits, spill_megabytes=0))
         self._tenant = tenant
-        try:
+        with ExitStack() as undone:
+            self._memory = opened(IN_MEMORY, replace(limits, spill_megabytes=0))
+            undone.callback(self._memory.close)
+            # The file's engine belongs to all tenants: a configuration of one of them sets nothing there.
+            self._file = opened(path, Limits())
+            undone.callback(self._file.close)
             self.tables = load(self._file, self._memory)
-        except BaseException:
-            self.close()
-            raise
+            undone.pop_all()
 
     def cursor(self) -> PooledHandle:
         """Return a connection for one session."""
