@@ -6,8 +6,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from erp.cli import app
 from erp.cli.db.servers import URL

@@ -60,4 +60,4 @@ async def open_for(context: OpenContext, call_context: Any, tenant: str, **confi
     """Open the shared file as ``tenant``."""
     database = DuckdbDatabase({"mode": "pooled", "file": "main", **config}, replace(context, tenant=tenant))
     await database.open()
-    return Caller(database, call_context(tenant=tenant, seconds=30))  # type: ignore[arg-type]
+    return Caller(database, call_context(tenant=tenant, seconds=30))
