@@ -262,6 +262,25 @@ async def test_tenants_change_the_same_table_at_the_same_time_without_hindering_
 
 
 @pytest.mark.anyio
+async def test_an_open_transaction_of_one_tenant_hinders_no_other(
+    acme: Caller, open_context: OpenContext, call_context: Any
+) -> None:
+    globex = await open_for(open_context, call_context, "globex")
+    handle = await acme.begin()
+    for sql in ("update orders set total = 1", "delete from line", "insert into orders (id) values (9)"):
+        await acme.execute(sql, transaction=handle)
+    assert await globex.batch(
+        "update orders set total = 2", "delete from line", "insert into orders (id) values (10)"
+    ) == [3, 2, 1]
+    await acme.commit(handle)
+    assert [await caller.rows("select count(*), sum(total) from orders") for caller in (acme, globex)] == [
+        [[3, 2]],
+        [[4, 6]],
+    ]
+    await globex.database.close()
+
+
+@pytest.mark.anyio
 async def test_a_tenant_with_an_odd_name_is_a_value_and_nothing_else(
     open_context: OpenContext, call_context: Any, acme: Caller
 ) -> None:
