@@ -14,7 +14,8 @@ from tests.providers.db.corpus import Corpus, text
 
 from erp.contracts.models import db as api
 from erp.errors import ProviderError
-from erp.providers.db.duckdb.provider import FILE, DuckdbDatabase
+from erp.providers.db.duckdb.place import FILE
+from erp.providers.db.duckdb.provider import DuckdbDatabase
 from erp.runtime.spi import OpenContext
 
 pytestmark = pytest.mark.anyio

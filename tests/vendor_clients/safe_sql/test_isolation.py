@@ -63,6 +63,12 @@ def test_a_change_is_limited_to_the_tenants_rows(isolation: Isolation, sql: str,
     assert found.target == sql.split()[2 if sql.startswith(("insert", "delete")) else 1]
 
 
+def test_a_placeholder_of_duckdb_is_read_as_a_value_wherever_it_stands() -> None:
+    made = Isolation("duckdb", RELATIONS, FUNCTIONS).confined("select ?, ? as x from rates where id = ?", writes=False)
+    assert made.sql == 'SELECT $erp_p1, $erp_p2 AS x FROM "main"."rates" AS "rates" WHERE id = $erp_p3'
+    assert made.count == 3
+
+
 @pytest.mark.parametrize("dialect", ["sqlite", "postgres", "mysql", "tsql", "duckdb", "snowflake"])
 @pytest.mark.parametrize(
     "sql",

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
 
 class Dialect(StrEnum):
-    """Engines that keep rows apart by themselves."""
+    """Engines of which tenants can share tables."""
 
     postgres = "postgres"
     mssql = "mssql"
     mysql = "mysql"
+    duckdb = "duckdb"
 
 
 def isolate(
@@ -26,7 +27,7 @@ def isolate(
         typer.Argument(help="table or schema.table; each has the tenant's column.", show_default=False),
     ] = None,
     *,
-    role: Annotated[str, typer.Option(help="The role (user) as which the layer connects; it owns nothing.")],
+    role: Annotated[str, typer.Option(help="As which the layer connects; owns nothing. duckdb has none.")] = "",
     column: Annotated[str, typer.Option(help="The tenant's column: text.")] = "tenant",
     shared: Annotated[
         list[str] | None,
@@ -40,19 +41,16 @@ def isolate(
         str, typer.Option(help="Of tables without one; dbo is usual for mssql, for mysql it is the database.")
     ] = "public",
     dialect: Annotated[Dialect, typer.Option(help="Whose statements.")] = Dialect.postgres,
-    apply: Annotated[bool, typer.Option("--apply", help="Run the statements (postgres: all or none; mysql).")] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Look whether tenants are kept apart (postgres, mysql).")
-    ] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Run the statements; all or none but for mysql.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Look whether tenants are kept apart; not mssql.")] = False,
 ) -> None:
     """Print, run or check what keeps the tenants of shared tables apart.
 
-    The address of --apply and --check, of an owner of the tables, is in the variable ERP_ISOLATE_URL.
+    The address of --apply and --check, of an owner of the tables, is in the variable ERP_ISOLATE_URL; for duckdb it is duckdb:///FILE.
 
     Example: erp db isolate orders sales.items --column tenant --role erp_app --apply --check
     """
-    if (apply or check) and dialect is Dialect.mssql:
-        _fail("mssql can be neither applied nor checked; run the printed statements yourself")
+    _refuse(dialect, role, runs=apply or check)
     try:
         named = [*_named(tables, schema)], [*_named(shared, schema)], collection or []
         statements = _statements(dialect, *named, (schema, column, role))
@@ -67,12 +65,22 @@ def isolate(
         _hold(dialect, statements if apply else [], (schema, role), check=check)
 
 
+def _refuse(dialect: Dialect, role: str, *, runs: bool) -> None:
+    """Refuse what an engine has not, and a missing role where there are roles."""
+    if runs and dialect is Dialect.mssql:
+        _fail("mssql can be neither applied nor checked; run the printed statements yourself")
+    if not role and dialect is not Dialect.duckdb:
+        _fail("name the role as which the layer connects: --role")
+
+
 def _hold(dialect: Dialect, statements: list[str], names: tuple[str, str], *, check: bool) -> None:
     """Run and check on the server; end with status 1 when something is wrong."""
-    from erp.cli.db.servers import on_mariadb, on_postgres
+    from erp.cli.db.servers import on_duckdb, on_mariadb, on_postgres
 
     schema, role = names
-    if dialect is Dialect.mysql:
+    if dialect is Dialect.duckdb:
+        problems = on_duckdb(statements, check=check)
+    elif dialect is Dialect.mysql:
         problems = asyncio.run(on_mariadb(statements, schema, check=check))
     else:
         problems = asyncio.run(on_postgres(statements, role, check=check))
@@ -80,7 +88,8 @@ def _hold(dialect: Dialect, statements: list[str], names: tuple[str, str], *, ch
         typer.echo(f"erp: {problem}", err=True)
     if problems:
         raise typer.Exit(1)
-    typer.echo(f"{role} reaches only what keeps tenants apart" if check else "applied", err=True)
+    kept = f"{role} reaches only what keeps tenants apart" if role else "the listed tables keep tenants apart"
+    typer.echo(kept if check else "applied", err=True)
 
 
 def _named(tables: list[str] | None, schema: str) -> list[TableName]:
@@ -101,6 +110,8 @@ def _statements(
     schema, column, role = names
     if dialect is Dialect.mysql:
         return _mariadb_statements(isolated, shared, collections, names)
+    if dialect is Dialect.duckdb:
+        return _duckdb_statements(isolated, [*shared, *collections], (schema, column))
     if dialect is Dialect.mssql:
         if shared or collections:
             message = "--shared and --collection are for postgres"
@@ -124,6 +135,16 @@ def _mariadb_statements(
     made = mysql.preparing(schema, role) if isolated or shared else []
     made += [one for table in isolated for one in mysql.isolating(table, column, role)]
     return made + [one for table in shared for one in mysql.sharing(table, role)]
+
+
+def _duckdb_statements(isolated: list[TableName], others: list[TableName | str], names: tuple[str, str]) -> list[str]:
+    from erp.vendor_clients.row_security import duckdb
+
+    schema, column = names
+    if others or {table.schema for table in isolated} - {schema, "main"}:
+        message = "--shared and --collection are not for duckdb" if others else "all tables have to be in main"
+        raise ValueError(message)
+    return list(dict.fromkeys(one for table in isolated for one in duckdb.listing(table.name, column)))
 
 
 def _collection(text: str, schema: str, role: str) -> list[str]:

@@ -60,6 +60,27 @@ async def on_mariadb(statements: list[str], schema: str, *, check: bool) -> list
         connection.close()
 
 
+def on_duckdb(statements: list[str], *, check: bool) -> list[str]:
+    """Run the statements on a file in one transaction, then look at the tables that it lists."""
+    import duckdb
+
+    from erp.vendor_clients.row_security.duckdb import problems
+
+    parts = urlsplit(os.environ.get(URL, ""))
+    path = Path(unquote(parts.path))
+    if parts.scheme != "duckdb" or parts.netloc or not path.is_file():
+        return [f"set {URL} to a file that is there, such as duckdb:///srv/erp/models/db-duckdb/main.duckdb"]
+    try:
+        with duckdb.connect(str(path), read_only=not statements) as connection, duckdb.connect() as memory:
+            connection.execute("BEGIN")
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute("COMMIT")
+            return problems(connection, memory) if check else []
+    except duckdb.Error as error:
+        return [f"{str(error).partition(chr(10))[0]}; nothing was changed"]
+
+
 async def _mariadb(url: str) -> Any:
     """Connect; ``?tls=disable`` or ``encrypt`` does not verify the server, ``?authority=FILE`` by other certificates."""
     from asyncmy import connection

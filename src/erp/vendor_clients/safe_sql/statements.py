@@ -26,6 +26,8 @@ MAX_PREFIXES = 48
 MAX_BARE_JOINS = 8
 PARAMETER = "erp_p"
 """The first placeholder of a statement is read as ``:erp_p1``; so it keeps its number wherever it moves."""
+_SIGNS = {"duckdb": "$"}
+"""What stands before a named placeholder; DuckDB reads ``:name`` as what follows the alias of a column."""
 
 _OPENING = frozenset({TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE, TokenType.CASE})
 _CLOSING = frozenset({TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE, TokenType.END})
@@ -53,7 +55,7 @@ def parsed(sql: str, dialect: str) -> tuple[exp.Expr, int]:
     try:
         tokens = engine.tokenize(sql)
         _judge(tokens)
-        text, count = _numbered(sql, tokens)
+        text, count = _numbered(sql, tokens, _SIGNS.get(dialect, ":"))
         found = [tree for tree in engine.parse(text) if tree is not None]
     except (SqlglotError, RecursionError) as error:
         raise refusal("The statement is not understood.", "use plain SQL of one statement") from error
@@ -137,7 +139,7 @@ def _bare_joins(tokens: Sequence[Token]) -> int:
     return bare + sum(is_waiting)
 
 
-def _numbered(sql: str, tokens: Sequence[Token]) -> tuple[str, int]:
+def _numbered(sql: str, tokens: Sequence[Token], sign: str) -> tuple[str, int]:
     """Return ``sql`` with each ``?`` named by its place, and how many there are."""
     places = [token for token in tokens if token.token_type is TokenType.PLACEHOLDER]
     for token, following in pairwise(tokens):
@@ -145,7 +147,7 @@ def _numbered(sql: str, tokens: Sequence[Token]) -> tuple[str, int]:
             raise refusal("Only ? is a placeholder here.", "has a numbered or named placeholder")
     parts, end = [], 0
     for number, token in enumerate(places, 1):
-        parts += [sql[end : token.start], f":{PARAMETER}{number}"]
+        parts += [sql[end : token.start], f"{sign}{PARAMETER}{number}"]
         end = token.end + 1
     return "".join([*parts, sql[end:]]), len(places)
 

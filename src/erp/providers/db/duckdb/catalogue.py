@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,8 @@ SELECT schema_name, name, kind, comment, estimate FROM (
   WHERE database_name = current_database() AND NOT internal AND NOT temporary
   UNION ALL SELECT schema_name, view_name, 'view', comment, NULL FROM duckdb_views()
   WHERE database_name = current_database() AND NOT internal AND NOT temporary
-) WHERE (schema_name, name) > (?, ?) AND (? IS NULL OR name = ?) ORDER BY schema_name, name LIMIT ?
+) WHERE (schema_name, name) > (?, ?) AND (? IS NULL OR name = ?)
+  AND (? IS NULL OR (schema_name = 'main' AND name IN (SELECT unnest(?)))) ORDER BY schema_name, name LIMIT ?
 """
 _COLUMNS = """
 SELECT schema_name, table_name, column_name, data_type, is_nullable, column_default, comment FROM duckdb_columns()
@@ -35,6 +36,9 @@ SELECT schema_name, table_name, index_name, is_unique, expressions FROM duckdb_i
 WHERE database_name = current_database() AND schema_name || '.' || table_name IN (SELECT unnest(?)) ORDER BY index_name
 """
 
+Shared = Mapping[str, str] | None
+"""The tenants' columns by tables that tenants share; None where they share none."""
+
 
 class Found(msgspec.Struct, frozen=True):
     """A table or view that is to be described."""
@@ -46,13 +50,14 @@ class Found(msgspec.Struct, frozen=True):
     estimate: int | None
 
 
-def names(handle: Any, after: tuple[str, str], limit: int, only: str | None) -> list[Found]:
-    """Return tables and views after schema and name ``after``, in that order."""
-    return [Found(*row) for row in handle.execute(_NAMES, [*after, only, only, limit]).fetchall()]
+def names(handle: Any, after: tuple[str, str], limit: int, only: str | None, shared: Shared = None) -> list[Found]:
+    """Return tables and views after schema and name ``after``, in that order; of a shared file those in ``shared``."""
+    seen = None if shared is None else list(shared)
+    return [Found(*row) for row in handle.execute(_NAMES, [*after, only, only, seen, seen, limit]).fetchall()]
 
 
-def described(handle: Any, found: Sequence[Found]) -> list[Table]:
-    """Describe ``found``."""
+def described(handle: Any, found: Sequence[Found], shared: Shared = None) -> list[Table]:
+    """Describe ``found``; of a shared file as its tenants see it."""
     wanted = [f"{one.schema}.{one.name}" for one in found]
     columns, constraints, indexes = (_grouped(handle, sql, wanted) for sql in (_COLUMNS, _CONSTRAINTS, _INDEXES))
     tables = []
@@ -70,8 +75,18 @@ def described(handle: Any, found: Sequence[Found]) -> list[Table]:
             row_estimate=UNSET if one.estimate is None else one.estimate,
             comment=UNSET if one.comment is None else one.comment,
         )
-        tables.append(table)
+        tables.append(table if shared is None else _narrowed(table, shared[one.name]))
     return tables
+
+
+def _narrowed(table: Table, hidden: str) -> Table:
+    """Leave out the tenants' column, and how many rows all of them have together."""
+    table.row_estimate = UNSET
+    table.columns = [column for column in table.columns if column.name != hidden]
+    table.primary_key = [name for name in table.primary_key if name != hidden]
+    for index in table.indexes:
+        index.columns = [name for name in index.columns if name != hidden]
+    return table
 
 
 def _grouped(handle: Any, sql: str, wanted: list[str]) -> dict[tuple[str, str], list[Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -24,7 +23,8 @@ class Change(msgspec.Struct, frozen=True):
     """A change as it runs."""
 
     placed: Placed
-    parameters: Sequence[Any]
+    parameters: Any
+    """Values in their order, or what a shared file needs besides (``pooled.Own``)."""
 
     @property
     def returns(self) -> bool:

@@ -54,5 +54,5 @@ list_reverse_sort list_select list_slice list_sort list_sum list_transform list_
 map_entries map_extract map_from_entries map_keys map_values range row row_to_json struct_extract struct_insert struct_pack
 to_json array_to_json from_json unnest union_extract union_tag
 """
-_LOGIC = "coalesce constant_or_null if ifnull nullif columns try try_cast typeof uuid gen_random_uuid uuidv7 enum_range struct"
+_LOGIC = "cast coalesce constant_or_null if ifnull nullif columns try try_cast typeof uuid gen_random_uuid uuidv7 enum_range struct"
 HARMLESS = frozenset(f"{_NUMBERS} {_TEXTS} {_TIMES} {_AGGREGATES} {_NESTED} {_LOGIC}".split())

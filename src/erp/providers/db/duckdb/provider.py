@@ -1,4 +1,4 @@
-"""A database for analysis in one DuckDB file per tenant and connection."""
+"""A database for analysis in one DuckDB file per tenant and connection, or in one that tenants share."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, ClassVar, TypeVar
 from erp.contracts.models import db as api
 from erp.contracts.models.db import QueryRequest, QueryResult, StreamRequest, StreamResult
 from erp.providers.db.duckdb import catalogue, changes
-from erp.providers.db.duckdb.changes import Change
-from erp.providers.db.duckdb.sessions import Limits, ResultCursor, Session, columns, fetched, opened
-from erp.providers.db.duckdb.statements import change, queries
+from erp.providers.db.duckdb.place import placed
+from erp.providers.db.duckdb.sessions import Limits, ResultCursor, Session, columns, fetched
+from erp.providers.db.duckdb.wording import Asked, AsWritten, Wording
 from erp.runtime.spi import (
     UNSET,
     CallContext,
@@ -28,10 +28,9 @@ from erp.vendor_clients.sql.leases import Leases, Transaction
 from erp.vendor_clients.sql.lending import Lending, Terms, closed
 from erp.vendor_clients.sql.pages import CHUNK, Reading, refuse_cursor
 from erp.vendor_clients.sql.threads import Threads
-from erp.vendor_clients.sql.values import bound, fitted, shown
+from erp.vendor_clients.sql.values import fitted, shown
 
 T = TypeVar("T")
-FILE = "database.duckdb"
 WAIT_SECONDS = 30.0
 """A call waits so long for a session; its own deadline usually comes first."""
 _SEPARATOR = "\x1f"
@@ -43,7 +42,7 @@ class DuckdbDatabase:
     translate: ClassVar[ErrorTable] = {}
 
     def __init__(self, config: Config, context: OpenContext) -> None:
-        self._path = context.data_dir / FILE
+        self._place = placed(config, context)
         self._limits = Limits(
             threads=config.get("threads", 2),
             memory_megabytes=config.get("memory_megabytes", 512),
@@ -61,8 +60,7 @@ class DuckdbDatabase:
             life_seconds=config.get("max_transaction_seconds", 300.0),
             max_open=self._max_open,
         )
-        self._queries = queries()
-        self._functions: frozenset[str] = frozenset()
+        self._wording: Wording = AsWritten()
         self._turn = asyncio.Lock()
         self._root: Any = None
 
@@ -76,12 +74,12 @@ class DuckdbDatabase:
         return Session(self._root.cursor(), self._threads, self._limits.statement_seconds)
 
     async def open(self) -> None:
-        root = await self._threads.run(lambda: opened(self._path, self._limits), stop=lambda: None)
-        self._root = root
+        self._root = await self._threads.run(lambda: self._place.opened(self._limits), stop=lambda: None)
+        self._wording = self._place.wording(self._root)
         every = "SELECT DISTINCT lower(function_name) FROM duckdb_functions()"
         async with self._sessions.lent() as session:
             names = await session.run(lambda handle: handle.execute(every).fetchall())
-        self._functions = frozenset(name for (name,) in names)
+        self._wording.functions = frozenset(name for (name,) in names)
 
     async def close(self) -> None:
         await self._leases.close()
@@ -103,52 +101,46 @@ class DuckdbDatabase:
     # -- reading ---------------------------------------------------------------------------------
 
     async def query(self, request: QueryRequest, context: CallContext) -> QueryResult:
-        made = self._queries.checked(request.sql)
-        parameters = bound(request.parameters)
-        made.require(len(parameters))
+        asked = self._wording.query(request.sql, request.parameters)
         if not isinstance(request.transaction, UnsetType):
             async with self._leases.entered(request.transaction, context) as transaction:
-                return await self._continued(request, transaction, made.sql, parameters)
+                return await self._continued(request, transaction, asked)
         if request.cursor is not UNSET:
             raise refuse_cursor()
         async with self._sessions.lent() as session:
             # Bounded by bytes a page may need several fetches, all within the statement's transaction.
-            return await self._page(session, made.sql, parameters, request.max_rows)
+            return await self._page(session, asked, request.max_rows)
 
-    async def _page(self, session: Session, sql: str, parameters: list[Any], max_rows: int) -> QueryResult:
+    async def _page(self, session: Session, asked: Asked, max_rows: int) -> QueryResult:
         def work(handle: Any) -> QueryResult:
             return _read(handle, max_rows, self._max_bytes)
 
-        return await session.run(session.reading(sql, parameters, work))
+        return await session.run(session.reading(asked.sql, asked.parameters, work))
 
-    async def _continued(
-        self, request: QueryRequest, transaction: Transaction[Session], sql: str, parameters: list[Any]
-    ) -> QueryResult:
-        statement = (sql, repr(parameters))
+    async def _continued(self, request: QueryRequest, transaction: Transaction[Session], asked: Asked) -> QueryResult:
+        statement = (asked.sql, repr(asked.parameters))
         transaction.session.require_sound()
         if isinstance(request.cursor, UnsetType):
-            reading = Reading(statement, await self._cursor(transaction.session, sql, parameters, request.max_rows + 1))
+            reading = Reading(statement, await self._cursor(transaction.session, asked, request.max_rows + 1))
         else:
             reading = transaction.cursors.take(request.cursor, statement)
         return await transaction.cursors.page(reading, request.max_rows, self._max_bytes)
 
-    async def _cursor(self, session: Session, sql: str, parameters: list[Any], rows: int) -> ResultCursor:
+    async def _cursor(self, session: Session, asked: Asked, rows: int) -> ResultCursor:
         first = min(rows, CHUNK)
 
         def work(handle: Any) -> tuple[list[api.Column], list[Any]]:
             return columns(handle), fetched(handle, first)
 
-        names, ahead = await session.run(session.reading(sql, parameters, work))
+        names, ahead = await session.run(session.reading(asked.sql, asked.parameters, work))
         return ResultCursor(session, names, ahead, first)
 
     async def stream(self, request: StreamRequest, context: CallContext) -> AsyncGenerator[StreamResult]:  # noqa: ARG002
-        made = self._queries.checked(request.sql)
-        parameters = bound(request.parameters)
-        made.require(len(parameters))
+        asked = self._wording.query(request.sql, request.parameters)
         async with self._lent.lent() as session:
             await session.begin(read_only=True, release=self._lent.give)
             try:
-                cursor = await self._cursor(session, made.sql, parameters, request.rows_per_item + 1)
+                cursor = await self._cursor(session, asked, request.rows_per_item + 1)
                 yield StreamResult(columns=cursor.columns)
                 reading, more = Reading(None, cursor), True
                 while more:
@@ -163,13 +155,17 @@ class DuckdbDatabase:
         only = None if request.table is UNSET else request.table
         schema, _, name = ("" if isinstance(request.cursor, UnsetType) else request.cursor).partition(_SEPARATOR)
 
+        shared = self._place.shared(self._root)
+
         def work(handle: Any) -> api.MetadataResult:
-            found = catalogue.names(handle, (schema, name), request.limit + 1, only)
+            found = catalogue.names(handle, (schema, name), request.limit + 1, only, shared)
             if only is not None and not found:
                 raise ProviderError(ErrorCode.NOT_FOUND, f"There is no table {only[:100]!r}.")
             shown = found[: request.limit]
             version = handle.execute("SELECT version()").fetchone()[0].lstrip("v")
-            result = api.MetadataResult(engine="duckdb", version=version, tables=catalogue.described(handle, shown))
+            result = api.MetadataResult(
+                engine="duckdb", version=version, tables=catalogue.described(handle, shown, shared)
+            )
             if len(found) > request.limit:
                 result.next_cursor = f"{shown[-1].schema}{_SEPARATOR}{shown[-1].name}"
             return result
@@ -190,7 +186,7 @@ class DuckdbDatabase:
     # -- changing --------------------------------------------------------------------------------
 
     async def execute(self, request: api.ExecuteRequest, context: CallContext) -> api.ExecuteResult:
-        one = self._change(request.sql, request.parameters)
+        one = self._wording.change(request.sql, request.parameters)
         return await self._changed(
             request.transaction, context, lambda handle: changes.made(handle, one, self._max_bytes)
         )
@@ -199,7 +195,7 @@ class DuckdbDatabase:
         batch = [
             (
                 number,
-                self._change(each.sql, each.parameters, f"/params/statements/{number}/parameters"),
+                self._wording.change(each.sql, each.parameters, f"/params/statements/{number}/parameters"),
                 each.expect_rows,
             )
             for number, each in enumerate(request.statements)
@@ -209,12 +205,6 @@ class DuckdbDatabase:
             return api.ExecuteBatchResult(results=[changes.of_batch(handle, *each, self._max_bytes) for each in batch])
 
         return await self._changed(request.transaction, context, work)
-
-    def _change(self, sql: str, given: Any, where: str = "/params/parameters") -> Change:
-        made = change(sql, self._functions)
-        parameters = bound(given, where=where)
-        made.require(len(parameters), where)
-        return Change(made, parameters)
 
     async def _changed(self, handle: str | UnsetType, context: CallContext, work: Callable[[Any], T]) -> T:
         if isinstance(handle, UnsetType):

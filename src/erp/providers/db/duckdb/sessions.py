@@ -140,7 +140,7 @@ class Session:
 
     # -- statements, in a thread -----------------------------------------------------------------
 
-    def reading(self, sql: str, parameters: Sequence[Any], work: Callable[[Any], T]) -> Callable[[Any], T]:
+    def reading(self, sql: str, parameters: Any, work: Callable[[Any], T]) -> Callable[[Any], T]:
         """Return work that runs a query and then ``work`` on its result; read-only unless a transaction is open."""
 
         def run(handle: Any) -> T:

@@ -19,6 +19,8 @@ from erp.vendor_clients.sql.lexis import DUCKDB, Kind, Token, refusal
 from erp.vendor_clients.sql.placeholders import Placed, placed, question
 
 CHANGING = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE_INTO", "CREATE", "DROP", "ALTER", "VACUUM"})
+ROW_SOURCES = frozenset({"json_each", "json_tree"})
+"""Functions from which a rewritten statement can select."""
 _CREATED = frozenset({"table", "view", "index", "sequence", "schema", "type"})
 _BEFORE_KIND = frozenset({"create", "or", "replace", "unique"})
 _ALSO_IN_CHANGES = frozenset({"nextval", "currval", "repeat"})
