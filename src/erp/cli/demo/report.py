@@ -109,4 +109,4 @@ Three things to try:
     --json '{{"params": {{"sql": "select customer_reference, total, category, urgency from orders"}}}}'
 
 Ctrl-C stops it."""  # noqa: S608  (an example to copy)
-    print(text)
+    print(text, flush=True)  # whoever reads it from a file or a pipe waits for it
