@@ -91,7 +91,7 @@ REFUSED = {
     ),
     "a budget of an unknown unit": (
         acme("budgets:\n  hours tenant: {day: 5}"),
-        ":5: tenants.acme.budgets.hours tenant: is no name that can be here",
+        ":5: tenants.acme.budgets.hours tenant: is no name that can be here: What may be used in each period, by UNIT SCOPE:",
     ),
     "a budget of an unknown period": (
         acme("budgets:\n  tokens tenant:\n    week: 5"),

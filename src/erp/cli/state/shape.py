@@ -50,7 +50,8 @@ def _explained(error: Any, against: dict[str, Any], around: Place) -> list[Findi
             return [Finding((*place, kind["property"]), "is required")]
         case "propertyNames":
             wrong = kind["error"]
-            return [Finding((*place, wrong.instance), f"is no name that can be here: {wrong.message}")]
+            what_is_here = _at(against, inside).get("description", wrong.message)
+            return [Finding((*place, wrong.instance), f"is no name that can be here: {what_is_here}")]
         case _:
             return [Finding(place, error.message[:500])]
 
