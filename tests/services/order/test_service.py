@@ -76,6 +76,26 @@ async def test_the_model_sees_no_personal_data_and_the_note_has_none(running: Ru
     assert (found.annotation.category, found.annotation.model) == ("spare parts", "test-model")
 
 
+async def test_an_order_that_is_followed_up_while_it_is_read_is_read_with_what_its_steps_did(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = await running.service.submit(order(), running.world.context())
+    read, queries = store.rows, 0
+
+    async def slowly(context: Any, sql: str, *parameters: Any, **options: Any) -> list[list[Any]]:
+        nonlocal queries
+        queries += 1
+        found = await read(context, sql, *parameters, **options)
+        while queries == 1 and await read(context, "select 1 from order_steps where status = 'pending'"):
+            await asyncio.sleep(0.01)
+        return found
+
+    monkeypatch.setattr(store, "rows", slowly)
+    found = await running.service.get(api.GetRequest(order_id=result.order_id), running.world.context())
+    assert queries == 3
+    assert found.annotation.category == "spare parts"
+
+
 async def test_events_and_webhooks_carry_no_names_or_addresses(running: Running) -> None:
     result = await running.service.submit(order(), running.world.context())
     await settled(running, result.order_id)

@@ -161,12 +161,14 @@ async def load_with_open_steps(context: CallContext, id_: str) -> tuple[GetResul
     Raises:
         ProviderError: ``not_found``.
     """
+    # The steps first: what a step has written stands before the step is settled, so an order whose steps are read as
+    # done is read with all that they did, though they were done between two of these queries.
+    steps = await rows(context, f"select {_STEP} from order_steps where order_id = ?", id_)  # noqa: S608  (a constant)
     found = await rows(context, f"select {_ORDER} from orders where order_id = ?", id_)  # noqa: S608  (a constant)
     if not found:
         raise ProviderError(ErrorCode.NOT_FOUND, f"There is no order {id_[:64]!r}.")
     ordered = f"select {LINE_COLUMNS} from order_lines where order_id = ? order by line_number"  # noqa: S608  (a constant)
     lines = await rows(context, ordered, id_)
-    steps = await rows(context, f"select {_STEP} from order_steps where order_id = ?", id_)  # noqa: S608  (a constant)
     steps.sort(key=lambda row: STEPS.index(row[0]))
     done = [
         Step(name=row[0], status=row[1], attempts=row[2], detail=UNSET if row[3] is None else row[3]) for row in steps
