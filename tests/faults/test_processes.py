@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 import pytest
 from tests.conformance.live import LIVE
 from tests.faults.conftest import FAULTED, Line, restarted, server_of, until
-from tests.faults.effects import counts
+from tests.faults.effects import Effect, Published, counts
 from tests.faults.test_network import DOUBTFUL, GONE, settled
+from tests.support import rabbit
 from tests.support.faulty_proxy import faulty_proxy
 
 from erp.errors import ProviderError
@@ -57,8 +58,9 @@ async def test_a_frozen_server_fails_calls_in_their_time_and_is_used_again_when_
 class Writers:
     """Write names of their own, one after the other, until they are told to end."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, effect: Effect, prefix: str = "w") -> None:
+        self._effect = effect
+        self._prefix = prefix
         self._is_over = asyncio.Event()
         self._tasks: list[asyncio.Future[None]] = []
         self.confirmed: list[str] = []
@@ -84,21 +86,21 @@ class Writers:
         for number in itertools.count():
             if self._is_over.is_set():
                 return
-            name = f"w{writer}-{number}"
+            name = f"{self._prefix}{writer}-{number}"
             try:
-                await self._line.effect.write(name, seconds=5.0)
+                await self._effect.write(name, seconds=5.0)
                 self.confirmed.append(name)
             except ProviderError as error:
                 self.failed[name] = error
                 await asyncio.sleep(0.1)
 
 
-async def readable(line: Line, name: str) -> None:
+async def readable(line: Line, name: str, effect: Effect | None = None) -> None:
     """Wait until what was written can be read: a stream of RabbitMQ takes events some seconds before it gives any."""
 
     async def is_read() -> bool:
         try:
-            await line.effect.count(name)
+            await (effect or line.effect).count(name)
         except ProviderError as error:
             if error.code not in GONE:
                 raise
@@ -111,11 +113,11 @@ async def readable(line: Line, name: str) -> None:
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("ref", restarted())
 async def test_a_killed_server_loses_and_doubles_no_confirmed_write(own: Line) -> None:
-    server, writers = server_of(own.ref), Writers(own)
+    server, writers = server_of(own.ref), Writers(own.effect)
     writers.begin()
     await writers.confirm(5 * WRITERS)
     await asyncio.to_thread(server.kill)
-    before = writers.confirmed[-20:]
+    before = len(writers.confirmed)
     await asyncio.sleep(0.3)
     await asyncio.to_thread(server.start)
     await own.recovered()
@@ -124,10 +126,11 @@ async def test_a_killed_server_loses_and_doubles_no_confirmed_write(own: Line) -
 
     assert [str(error) for error in writers.failed.values() if error.code not in DOUBTFUL] == []
     await readable(own, writers.confirmed[-1])
-    found = await counts(own.effect, [*before, *list(writers.failed)[:20]])
+    confirmed = writers.confirmed[max(before - 20, 0) :]
+    found = await counts(own.effect, [*confirmed, *list(writers.failed)[:20]])
     assert max(found.values()) <= 1 or own.doubles, "a write took effect twice"
     if own.ref in KEEPS:
-        assert [name for name in before if not found[name]] == []
+        assert [name for name in confirmed if not found[name]] == []
 
 
 @pytest.mark.timeout(240)
@@ -145,3 +148,30 @@ async def test_a_killed_bus_still_holds_what_waits_for_a_group(own: Line) -> Non
 
     await readable(own, names[0])
     assert [await own.effect.count(name) for name in names] == [1] * 5
+
+
+class Others(Published):
+    """Events of another topic."""
+
+    TOPIC = "others"
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("ref", [one for one in FAULTED if one == "bus/rabbitmq"])
+async def test_a_stream_whose_leader_dies_keeps_what_it_has_confirmed(own: Line) -> None:
+    server, both = server_of(own.ref), [own.effect, Others(own)]
+    await both[1].write("first of the others")
+    writers = [Writers(effect, prefix) for effect, prefix in zip(both, "ab", strict=True)]
+    for each in writers:
+        each.begin()
+    for _ in range(3):
+        await asyncio.gather(*(each.confirm(50) for each in writers))
+        await asyncio.to_thread(rabbit.kill_stream_leaders, server)
+    await asyncio.gather(*(each.confirm(50) for each in writers))
+    await asyncio.gather(*(each.end() for each in writers))
+
+    for each, effect in zip(writers, both, strict=True):
+        assert [str(error) for error in each.failed.values() if error.code not in DOUBTFUL] == []
+        await readable(own, each.confirmed[-1], effect)
+        found = await counts(effect, each.confirmed)
+        assert [name for name in each.confirmed if not found[name]] == []

@@ -49,6 +49,11 @@ class ServerProcess:
         self._environment = dict(entry.partition(b"=")[::2] for entry in entries if entry)
         self._owner = process.stat()
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What it was started with."""
+        return {name.decode(): value.decode() for name, value in self._environment.items()}
+
     def stop(self) -> None:
         """Have it answer nothing, its connections open."""
         for pid in (self._pid, *_children(self._pid)):

@@ -8,16 +8,17 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import aio_pika
 import pytest
 from tests.conformance.live.bus_rabbitmq import VARIABLE, config
 from tests.support.broken_link import broken_link
 
 from erp.contracts.models import bus as api
 from erp.errors import ProviderError
-from erp.providers.bus.rabbitmq.provider import RabbitBus
+from erp.providers.bus.rabbitmq.provider import RabbitBus, whole
 from erp.providers.bus.rabbitmq.topology import Names, Place
 from erp.runtime.context import CallContext
-from erp.runtime.spi import OpenContext
+from erp.runtime.spi import ErrorCode, OpenContext
 from erp.vendor_clients.egress import ALLOW_VARIABLE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.live]
@@ -163,6 +164,69 @@ async def test_a_publish_whose_confirmation_is_lost_says_so(
         assert found[0] == "e0"
         assert set(found) == {"e0", "e1"}
         await bus.close()
+
+
+async def bindings(bus: RabbitBus, action: str) -> None:
+    """Bind the stream of topic ``t`` to its exchange, or end that, as an operator might."""
+    names = bus._names
+    async with await aio_pika.connect(os.environ[VARIABLE]) as other:
+        channel = await other.channel()
+        queue = await channel.get_queue(names.stream("t"), ensure=False)
+        await getattr(queue, action)(names.exchange("t"))
+
+
+async def test_an_event_that_no_stream_took_is_refused_and_the_next_ones_are_kept(
+    buses: list[RabbitBus], ctx: CallContext
+) -> None:
+    bus = buses[0]
+    await publish(bus, ctx, 0)
+    await bindings(bus, "unbind")
+
+    with pytest.raises(ProviderError) as caught:
+        await publish(bus, ctx, 1)
+
+    assert (caught.value.code, caught.value.retryable) == ("unavailable", True)
+    await bindings(bus, "bind")
+    for number in (2, 3):
+        await publish(bus, ctx, number)
+    assert ids(await pull(bus, ctx, wait_seconds=20)) == ["e0", "e2", "e3"]
+
+
+async def test_events_at_once_that_no_stream_took_are_all_refused_and_the_next_is_kept(
+    buses: list[RabbitBus], ctx: CallContext
+) -> None:
+    bus = buses[0]
+    await publish(bus, ctx, 0)
+    await bindings(bus, "unbind")
+
+    refused = await asyncio.gather(*(publish(bus, ctx, number) for number in range(1, 5)), return_exceptions=True)
+
+    assert [one.code for one in refused if isinstance(one, ProviderError)] == ["unavailable"] * 4
+    await bindings(bus, "bind")
+    await publish(bus, ctx, 5)
+    assert ids(await pull(bus, ctx, wait_seconds=20)) == ["e0", "e5"]
+
+
+REFUSED = ProviderError(ErrorCode.UNAVAILABLE, "no")
+DOUBTFUL = ProviderError(ErrorCode.OUTCOME_UNKNOWN, "perhaps")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        ([REFUSED, REFUSED], "unavailable"),
+        (["1", REFUSED], "outcome_unknown"),
+        ([REFUSED, DOUBTFUL], "outcome_unknown"),
+    ],
+)
+def test_a_batch_of_which_a_part_may_be_published_is_in_doubt(outcomes: list[Any], code: str) -> None:
+    with pytest.raises(ProviderError) as caught:
+        whole(outcomes)
+    assert caught.value.code == code
+
+
+def test_a_batch_that_was_published_whole_has_its_positions() -> None:
+    assert whole(["1", "2"]) == ["1", "2"]
 
 
 def test_names_of_different_tenants_never_meet_and_too_long_ones_are_refused() -> None:

@@ -40,7 +40,7 @@ class DeadLetters:
         facts: dict[str, Any] = {GROUP: queue, DIED_AT: now, DELIVERIES: deliveries}
         if reason is not None:
             facts[REASON] = reason
-        await self._link.publish(copied(message, **facts), routing_key=self._names.dead)
+        await self._link.publish(copied(message, **facts), queue=self._names.dead)
 
     @contextlib.asynccontextmanager
     async def _all(self) -> AsyncIterator[list[AbstractIncomingMessage]]:
@@ -68,7 +68,7 @@ class DeadLetters:
             for message in found:
                 if self._letter(message).id in ids:
                     # Killed after this, it is delivered and still listed.
-                    await self._link.publish(self._living(message), routing_key=self._queue(message))
+                    await self._link.publish(self._living(message), queue=self._queue(message))
                     await message.ack()
                     count += 1
         return count

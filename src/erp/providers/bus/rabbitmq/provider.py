@@ -37,8 +37,9 @@ from erp.contracts.models.bus import (
 )
 from erp.providers.bus.rabbitmq.dead import DeadLetters, event_of
 from erp.providers.bus.rabbitmq.holding import Held, Holding
-from erp.providers.bus.rabbitmq.link import LOOK_SECONDS, Link, unavailable
+from erp.providers.bus.rabbitmq.link import LOOK_SECONDS, Link
 from erp.providers.bus.rabbitmq.topology import NANOSECONDS, POSITION, Names, Place, Topology, position_of
+from erp.providers.bus.rabbitmq.wire import unavailable
 from erp.runtime.spi import (
     UNSET,
     CallContext,
@@ -105,18 +106,18 @@ class RabbitBus:
     # -- publishing ------------------------------------------------------------------------------
 
     async def publish(self, request: PublishRequest, context: CallContext) -> PublishResult:  # noqa: ARG002
-        exchange = await self._topology.topic(request.topic)
-        position = await self._publish(exchange, request.event, request.key, self._next())
+        await self._topology.topic(request.topic)
+        position = await self._publish(request.topic, request.event, request.key, self._next())
         return PublishResult(position=position, duplicate=False)
 
     async def publish_batch(self, request: PublishBatchRequest, context: CallContext) -> PublishBatchResult:  # noqa: ARG002
-        exchange = await self._topology.topic(request.topic)
-        made = [self._publish(exchange, item.event, item.key, self._next()) for item in request.events]
+        await self._topology.topic(request.topic)
+        made = [self._publish(request.topic, item.event, item.key, self._next()) for item in request.events]
         # Written in their order, confirmed together.
-        positions = await asyncio.gather(*made)
+        positions = whole(await asyncio.gather(*made, return_exceptions=True))
         return PublishBatchResult(published=[Published(position=one, duplicate=False) for one in positions])
 
-    async def _publish(self, exchange: str, event: CloudEvent, key: str | UnsetType, position: int) -> str:
+    async def _publish(self, topic: str, event: CloudEvent, key: str | UnsetType, position: int) -> str:
         from aio_pika import DeliveryMode, Message
 
         if event.time is UNSET:
@@ -124,14 +125,14 @@ class RabbitBus:
         headers: dict[str, Any] = {POSITION: str(position)}
         if not isinstance(key, UnsetType):
             headers[KEY] = key
+        # Without message_id: aiormq finds what is returned by it, and the same event may be under way twice.
         message = Message(
             cloudevents.encode(event),
             headers=headers,
             content_type=cloudevents.CONTENT_TYPE,
-            message_id=event.id if len(event.id.encode()) <= 255 else None,  # noqa: PLR2004  (a short string of AMQP)
             delivery_mode=DeliveryMode.PERSISTENT,
         )
-        await self._link.publish(message, exchange=exchange)
+        await self._link.publish_to_stream(message, self._names.stream(topic), exchange=self._names.exchange(topic))
         return str(position)
 
     def _next(self) -> int:
@@ -313,6 +314,24 @@ def _delivery(topic: str, receipt: str, message: Any, deliveries: int) -> Delive
         event=event_of(message.body, position),
         delivery=deliveries,
     )
+
+
+def whole(outcomes: Sequence[str | BaseException]) -> list[str]:
+    """Return the positions of a batch.
+
+    Raises:
+        ProviderError: What all of its events failed with; ``outcome_unknown`` when some are published and some are not.
+    """
+    failures = [one for one in outcomes if isinstance(one, BaseException)]
+    if not failures:
+        return [str(one) for one in outcomes]
+    for failure in failures:
+        if not isinstance(failure, ProviderError) or failure.code is ErrorCode.OUTCOME_UNKNOWN:
+            raise failure
+    if len(failures) == len(outcomes):
+        raise failures[0]
+    message = "A part of the batch was published, RabbitMQ did not take the rest."
+    raise ProviderError(ErrorCode.OUTCOME_UNKNOWN, message, detail=str(failures[0])) from failures[0]
 
 
 def _milliseconds(started: float) -> float:

@@ -12,14 +12,15 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from erp.providers.bus.rabbitmq.link import Link, unavailable
+from erp.providers.bus.rabbitmq.link import MARKER, Link
+from erp.providers.bus.rabbitmq.wire import unavailable
 from erp.runtime.spi import Config, ErrorCode, FieldError, ProviderError
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractIncomingMessage
     from pamqp.common import FieldTable
 
-POSITION, MARKER = "erp-position", "erp-marker"
+POSITION = "erp-position"
 LONGEST_NAME = 255
 AHEAD = 200
 CLOCK_SLACK = datetime.timedelta(minutes=5)
@@ -102,23 +103,19 @@ class Topology:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def topic(self, topic: str) -> str:
-        """Make a topic where there is none; return its exchange."""
-        from aio_pika import Message
-
-        name = self._names.exchange(topic)
+    async def topic(self, topic: str) -> None:
+        """Make a topic where there is none."""
         if topic not in self._topics:
             stream = self._names.stream(topic)
             async with self._link.channel() as channel:
-                exchange = await channel.declare_exchange(name, "fanout", durable=True)
+                exchange = await channel.declare_exchange(self._names.exchange(topic), "fanout", durable=True)
                 arguments: FieldTable = {"x-queue-type": "stream", "x-max-age": self._age}
                 queue = await channel.declare_queue(stream, durable=True, arguments=arguments)
                 if not queue.declaration_result.message_count:
-                    await self._link.prove(stream, Message(b"", headers={MARKER: ""}))
+                    await self._link.prove(stream)
                     await self._settle_streams()
                 await queue.bind(exchange)
             self._topics.add(topic)
-        return name
 
     async def _settle_streams(self) -> None:
         """Wait until the node knows for good that it has streams, which the first that it ever made brings with it."""
@@ -181,7 +178,7 @@ class Topology:
 
         marker = uuid.uuid4().hex
         stream, queue = self._names.stream(place.topic), self._names.queue(place)
-        await self._link.publish(Message(b"", headers={MARKER: marker}), routing_key=stream)
+        await self._link.publish_to_stream(Message(b"", headers={MARKER: marker}), stream)
         async with self._link.channel() as channel:
             await channel.set_qos(prefetch_count=AHEAD)
             arrived: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
@@ -193,7 +190,7 @@ class Topology:
                 if message.headers.get(MARKER) == marker:
                     return
                 if MARKER not in message.headers and position_of(message) > after:
-                    await self._link.publish(copied(message), routing_key=queue)
+                    await self._link.publish(copied(message), queue=queue)
                 await message.ack()
 
 
@@ -219,7 +216,6 @@ def copied(message: AbstractIncomingMessage, **headers: Any) -> Any:
         message.body,
         headers={**own, **headers},
         content_type=message.content_type,
-        message_id=message.message_id,
         delivery_mode=DeliveryMode.PERSISTENT,
     )
 
