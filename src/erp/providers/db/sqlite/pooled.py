@@ -18,14 +18,14 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from erp.providers.db.sqlite import pooled_tables
 from erp.providers.db.sqlite.catalogue import quoted
 from erp.providers.db.sqlite.functions import HARMLESS
 from erp.providers.db.sqlite.guards import CHANGING_ROWS, MARK, ROW_SOURCES
 from erp.runtime.spi import ErrorCode, ProviderError
+from erp.vendor_clients.row_security.sqlite import load
 
 if TYPE_CHECKING:
-    from erp.providers.db.sqlite.pooled_tables import PooledTable
+    from erp.vendor_clients.row_security.sqlite import PooledTable
     from erp.vendor_clients.safe_sql.isolation import Confined, Isolation
 
 MAX_PROVEN = 2000
@@ -65,7 +65,7 @@ class SharedFile:
 
     def prepare(self, connection: sqlite3.Connection, *, writes: bool) -> None:
         """Make the views and, where rows can change, the triggers, on this connection alone."""
-        self.tables = self.tables or pooled_tables.load(connection)
+        self.tables = self.tables or load(connection)
         own = self._token + "tenant"
         connection.create_function(own, 0, lambda: self._tenant, deterministic=True)
         for table in self.tables.values():
