@@ -267,6 +267,13 @@ def test_rows_that_a_stranger_meets_are_counted_and_stay(shop: Path) -> None:
     assert asyncio.run(met(shop, ["line", "orders"])) == []
 
 
+def test_names_are_names_whatever_is_in_them(shop: Path) -> None:
+    run(shop, """create table "it's; a ""Table" (org text not null, id text, primary key (org, id))""")
+    done = isolate("""it's; a "Table""", "--apply", "--check")
+    assert (done.exit_code, done.output) == (0, "the listed tables keep tenants apart\n")
+    assert listed(shop) == [("""it's; a "Table""", "org")]
+
+
 def test_an_index_by_which_tenants_cannot_be_found_does_not_pass(shop: Path) -> None:
     run(shop, "create table tag (org text not null, id integer not null, primary key (org collate nocase, id))")
     assert isolate("tag", "--apply").exit_code == 0
