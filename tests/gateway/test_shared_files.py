@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,10 @@ import httpx2
 import pytest
 from tests.gateway.conftest import Site
 from tests.support.contract_client import contract_client
+from typer.testing import CliRunner
+
+from erp.cli import app
+from erp.cli.db.servers import URL
 
 pytestmark = pytest.mark.anyio
 POOL = """
@@ -38,8 +45,8 @@ async def configured(client: httpx2.AsyncClient, provider: str, config: dict[str
     return await client.post(f"/providers/db/{provider}/configure", json={"config": config})
 
 
-async def rows(client: httpx2.AsyncClient, sql: str) -> Any:
-    answer = await client.post("/providers/db/duckdb/query", json={"params": {"sql": sql}})
+async def rows(client: httpx2.AsyncClient, sql: str, provider: str = "duckdb") -> Any:
+    answer = await client.post(f"/providers/db/{provider}/query", json={"params": {"sql": sql}})
     return answer.json()["data"]["rows"] if answer.status_code == 200 else answer.json()["code"]
 
 
@@ -54,6 +61,28 @@ async def test_tenants_that_share_a_file_of_duckdb_meet_nowhere(site: Site, pool
         assert changed.json()["data"]["rows_affected"] == 1
         assert [await rows(client, "select sum(amount) from sales") for client in (mine, theirs)] == [[[11]], [[165]]]
         assert await rows(mine, "select tenant from sales") == "invalid_argument"
+
+
+async def test_tenants_share_a_file_of_sqlite_once_the_command_has_listed_its_tables(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(site.layer.settings.data_dir) / "models" / "db-sqlite" / "shop.sqlite3"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(POOL.partition("create table erp_isolation")[0].replace("varchar", "text not null"))
+    monkeypatch.setenv(URL, f"sqlite://{path}")
+    words = ["db", "isolate", "sales", "--dialect", "sqlite", "--apply", "--check"]
+    config = {"mode": "pooled", "file": path.stem}
+    async with site.client("operator") as mine, await globex(site) as theirs:
+        early = await configured(mine, "sqlite", config)
+        assert (early.status_code, "erp db isolate" in early.json()["detail"]) == (412, True)
+        done = await asyncio.to_thread(CliRunner().invoke, app, words)
+        assert (done.exit_code, done.output) == (0, "the listed tables keep tenants apart\n")
+        for client in (mine, theirs):
+            assert (await configured(client, "sqlite", config)).status_code == 200
+        sums = [await rows(client, "select sum(amount) from sales", "sqlite") for client in (mine, theirs)]
+        assert sums == [[[10]], [[165]]]
+        assert await rows(mine, "select tenant from sales", "sqlite") == "invalid_argument"
 
 
 @pytest.mark.parametrize("provider", ["duckdb", "sqlite"])

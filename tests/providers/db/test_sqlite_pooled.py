@@ -315,6 +315,25 @@ async def test_metadata_hides_what_is_not_the_tenants(acme: Caller) -> None:
     assert refused.value.code == "not_found"
 
 
+async def test_a_tenant_is_found_by_its_name_also_where_analyze_saw_one_tenant_alone(
+    open_context: OpenContext, call_context: Any
+) -> None:
+    many = "with recursive n(i) as (select 3 union select i + 1 from n where i < 3000) insert into orders select 'acme', i, 1, 'x' from n"
+    make_pool(open_context, f"{SCHEMA} {many}; insert into line values ('acme', 1, 3, 'a'); analyze")
+    callers = [await open_for(open_context, call_context, tenant) for tenant in ("globex", "acme")]
+    everyone = "select o.note, l.sku from orders as o join line as l on l.order_id = o.id where o.note > 'a'"
+    assert [await caller.rows(everyone) for caller in callers] == [[], [["x", "a"]]]
+    assert [await caller.rows("select * from orders where note < 'a'") for caller in callers] == [[], []]
+    for sql, changed in {
+        "update orders set total = 2 where note = 'x'": [0, 2998],
+        "update orders set total = l.id from line as l where l.sku = orders.note": [0, 0],
+        "delete from orders where note = 'x' or total > 5": [0, 2998],
+    }.items():
+        assert [(await caller.execute(sql)).rows_affected for caller in callers] == changed
+    for caller in callers:
+        await caller.database.close()
+
+
 async def test_rows_are_streamed_from_a_shared_file(acme: Caller) -> None:
     request = api.StreamRequest(sql="select id from orders where id > ? order by id", parameters=[0])
     items = [item async for item in acme.database.stream(request, acme.context)]

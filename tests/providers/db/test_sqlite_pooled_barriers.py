@@ -17,8 +17,8 @@ from tests.providers.db.pool_file import everything, make_pool, open_for, pool_p
 from erp.errors import ProviderError
 from erp.providers.db.sqlite.connections import connect
 from erp.providers.db.sqlite.pooled import SharedFile
-from erp.providers.db.sqlite.pooled_tables import load
 from erp.runtime.spi import OpenContext
+from erp.vendor_clients.row_security.sqlite import load
 from erp.vendor_clients.safe_sql.isolation import Confined
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,6 +41,19 @@ def isolation() -> Isolation:
 )
 def test_a_query_reads_filtered_tables(isolation: Isolation, sql: str, confined: str) -> None:
     assert isolation.confined(sql, writes=False).sql == confined
+
+
+def test_a_planner_is_told_how_few_rows_are_the_tenants_and_the_proof_knows_it() -> None:
+    rare = Isolation("sqlite", {"orders": replace(ORDERS, likelihood="0.01")}, FUNCTIONS, ())
+    own = 'LIKELIHOOD("org" = :erp_tenant, 0.01)'
+    read = f'SELECT * FROM (SELECT "id", "total" FROM "main"."Orders" WHERE {own}) AS "orders"'
+    assert rare.confined("select * from orders", writes=False).sql == read
+    deleted = (
+        'DELETE FROM "main"."Orders" AS "orders" WHERE LIKELIHOOD("orders"."org" = :erp_tenant, 0.01) AND (id = 1)'
+    )
+    assert rare.confined("delete from orders where id = 1", writes=True).sql == deleted
+    with pytest.raises(ProviderError, match="confined"):
+        proof.check(read.replace("0.01", "0.1"), "sqlite", rare.relations, CTE, ())
 
 
 @pytest.mark.parametrize(

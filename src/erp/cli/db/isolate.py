@@ -19,6 +19,11 @@ class Dialect(StrEnum):
     mssql = "mssql"
     mysql = "mysql"
     duckdb = "duckdb"
+    sqlite = "sqlite"
+
+
+FILES = {Dialect.duckdb, Dialect.sqlite}
+"""Engines of one file each, which have no roles."""
 
 
 def isolate(
@@ -27,7 +32,7 @@ def isolate(
         typer.Argument(help="table or schema.table; each has the tenant's column.", show_default=False),
     ] = None,
     *,
-    role: Annotated[str, typer.Option(help="As which the layer connects; owns nothing. duckdb has none.")] = "",
+    role: Annotated[str, typer.Option(help="As which the layer connects; owns nothing. Files have none.")] = "",
     column: Annotated[str, typer.Option(help="The tenant's column: text.")] = "tenant",
     shared: Annotated[
         list[str] | None,
@@ -46,7 +51,7 @@ def isolate(
 ) -> None:
     """Print, run or check what keeps the tenants of shared tables apart.
 
-    The address of --apply and --check, of an owner of the tables, is in the variable ERP_ISOLATE_URL; for duckdb it is duckdb:///FILE.
+    The address of --apply and --check, of an owner of the tables, is in the variable ERP_ISOLATE_URL; for files it is duckdb:///FILE or sqlite:///FILE.
 
     Example: erp db isolate orders sales.items --column tenant --role erp_app --apply --check
     """
@@ -69,16 +74,19 @@ def _refuse(dialect: Dialect, role: str, *, runs: bool) -> None:
     """Refuse what an engine has not, and a missing role where there are roles."""
     if runs and dialect is Dialect.mssql:
         _fail("mssql can be neither applied nor checked; run the printed statements yourself")
-    if not role and dialect is not Dialect.duckdb:
+    if not role and dialect not in FILES:
         _fail("name the role as which the layer connects: --role")
 
 
 def _hold(dialect: Dialect, statements: list[str], names: tuple[str, str], *, check: bool) -> None:
     """Run and check on the server; end with status 1 when something is wrong."""
     from erp.cli.db.servers import on_duckdb, on_mariadb, on_postgres
+    from erp.cli.db.sqlite_file import on_sqlite
 
     schema, role = names
-    if dialect is Dialect.duckdb:
+    if dialect is Dialect.sqlite:
+        problems = on_sqlite(statements, check=check)
+    elif dialect is Dialect.duckdb:
         problems = on_duckdb(statements, check=check)
     elif dialect is Dialect.mysql:
         problems = asyncio.run(on_mariadb(statements, schema, check=check))
@@ -110,8 +118,8 @@ def _statements(
     schema, column, role = names
     if dialect is Dialect.mysql:
         return _mariadb_statements(isolated, shared, collections, names)
-    if dialect is Dialect.duckdb:
-        return _duckdb_statements(isolated, [*shared, *collections], (schema, column))
+    if dialect in FILES:
+        return _file_statements(dialect, isolated, [*shared, *collections], (schema, column))
     if dialect is Dialect.mssql:
         if shared or collections:
             message = "--shared and --collection are for postgres"
@@ -137,14 +145,17 @@ def _mariadb_statements(
     return made + [one for table in shared for one in mysql.sharing(table, role)]
 
 
-def _duckdb_statements(isolated: list[TableName], others: list[TableName | str], names: tuple[str, str]) -> list[str]:
-    from erp.vendor_clients.row_security import duckdb
+def _file_statements(
+    dialect: Dialect, isolated: list[TableName], others: list[TableName | str], names: tuple[str, str]
+) -> list[str]:
+    from erp.vendor_clients.row_security import duckdb, sqlite
 
     schema, column = names
     if others or {table.schema for table in isolated} - {schema, "main"}:
-        message = "--shared and --collection are not for duckdb" if others else "all tables have to be in main"
+        message = f"--shared and --collection are not for {dialect}" if others else "all tables have to be in main"
         raise ValueError(message)
-    return list(dict.fromkeys(one for table in isolated for one in duckdb.listing(table.name, column)))
+    listing = sqlite.listing if dialect is Dialect.sqlite else duckdb.listing
+    return list(dict.fromkeys(one for table in isolated for one in listing(table.name, column)))
 
 
 def _collection(text: str, schema: str, role: str) -> list[str]:

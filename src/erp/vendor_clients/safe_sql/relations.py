@@ -30,6 +30,8 @@ class Relation:
     source: str = ""
     """What is read instead of the table, such as a view of the same rows; then in ``source_schema``."""
     source_schema: str = ""
+    likelihood: str = ""
+    """Which part of the rows a planner shall take for the tenant's, for one that has the function ``likelihood``."""
 
     def filtered(self) -> exp.Select:
         """Return the query of this tenant's rows."""
@@ -44,9 +46,12 @@ class Relation:
         chosen.set("from_", exp.From(this=source))
         return chosen
 
-    def condition(self, alias: str | None = None) -> exp.EQ:
+    def condition(self, alias: str | None = None) -> exp.Expr:
         """Return what holds for this tenant's rows alone."""
         column = exp.Column(this=exp.to_identifier(self.tenant_column, quoted=True))
         if alias is not None:
             column.set("table", exp.to_identifier(alias, quoted=True))
-        return exp.EQ(this=column, expression=exp.Placeholder(this=TENANT))
+        own = exp.EQ(this=column, expression=exp.Placeholder(this=TENANT))
+        if not self.likelihood:
+            return own
+        return exp.Anonymous(this="likelihood", expressions=[own, exp.Literal.number(self.likelihood)])
