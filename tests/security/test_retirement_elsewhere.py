@@ -105,6 +105,28 @@ async def test_a_rotation_whose_answer_was_lost_destroys_the_version_before_unle
     assert await site.records() == []
 
 
+async def test_a_version_that_cannot_be_destroyed_is_tried_more_and_more_seldom_and_given_up_on_record(
+    site: Site,
+) -> None:
+    gone = ProviderError(ErrorCode.NOT_FOUND, "There is no connection 'main'.")
+    await site.replace({1: FIRST})
+    site.answers = [gone] * 500
+    tries = []
+    for _ in range(60 * 24 + 1):
+        before = len(site.answers)
+        await site.pass_(3600)
+        tries.append(before - len(site.answers))
+
+    assert (sum(tries[:72]), sum(tries[72 : 14 * 24]), max(tries[40:])) == (6, 11, 1)
+    assert sum(tries[32 * 24 :]) == 0
+    assert site.destroyed == []
+    [record] = await site.records()
+    assert (record["target"], record["outcome"]) == (f"{ELSEWHERE}#1", "not_found")
+    assert record["reason"] == "given up, it is still there: There is no connection 'main'."
+    assert (await site.overlaps.of("crm"))[FIRST].is_over is True
+    assert await site.control.retirements.waiting(limit=10) == []
+
+
 async def test_a_system_that_refuses_is_asked_again_and_the_version_is_recorded_when_it_is_gone(site: Site) -> None:
     await site.replace({1: FIRST})
     site.answers = [ProviderError(ErrorCode.PERMISSION_DENIED, "The policies do not let this token do that.")]

@@ -44,7 +44,10 @@ class RetirementSettings(msgspec.Struct, frozen=True, kw_only=True):
     in_use_seconds: float = 60.0
     """Between looks at a version that is still in use."""
     failed_seconds: float = 300.0
-    """After a version could not be destroyed where it is kept."""
+    """After a version could not be destroyed where it is kept: at least this, then as long again as it is overdue."""
+    failed_most_seconds: float = 86_400.0
+    given_up_seconds: float = 30 * 86_400.0
+    """How long after its time a version that cannot be destroyed where it is kept is given up."""
     seen_at_once: int = 500
 
 
@@ -126,31 +129,42 @@ class SecretRetirement:
         try:
             is_gone = await self._destroy(claimed.tenant, claimed.path, version_id)
         except ProviderError as error:
-            name = f"{claimed.path}#{claimed.version}"
-            _log.warning("%s of %s could not be destroyed: %s", name, claimed.tenant, error.message, exc_info=error)
-            await self._retirements.postpone(claimed, until=self._in(self._settings.failed_seconds))
+            await self._failed(claimed, error)
             return
         if is_gone:
             await self._settle(claimed)
         else:
             await self._retirements.drop(claimed)
 
+    async def _failed(self, claimed: Retirement, error: ProviderError) -> None:
+        """Try again, later each time; what could not be destroyed for long is recorded and given up."""
+        name = f"{claimed.path}#{claimed.version}"
+        overdue = (self._wall() - claimed.due_at) / moments.MICROSECONDS
+        if overdue >= self._settings.given_up_seconds:
+            _log.error("%s of %s is given up, destroy it where it is kept: %s", name, claimed.tenant, error.message)
+            await self._record(claimed, outcome=error.code, reason=f"given up, it is still there: {error.message}")
+            await self._retirements.settle(claimed)  # not dropped: no connection shall take it into use again
+            return
+        _log.warning("%s of %s could not be destroyed: %s", name, claimed.tenant, error.message, exc_info=error)
+        pause = min(max(overdue, self._settings.failed_seconds), self._settings.failed_most_seconds)
+        await self._retirements.postpone(claimed, until=self._in(pause))
+
     async def _settle(self, claimed: Retirement) -> None:
         # Before it is forgotten: whoever is killed here leaves it to be recorded by the next.
-        await self._record(claimed)
+        await self._record(claimed, outcome="ok", reason="the overlap after its rotation is over")
         await self._retirements.settle(claimed)
 
     def _in(self, seconds: float) -> int:
         return self._wall() + int(seconds * moments.MICROSECONDS)
 
-    async def _record(self, one: Retirement) -> None:
+    async def _record(self, one: Retirement, *, outcome: str, reason: str) -> None:
         audit = AuditEntry(
             tenant=one.tenant,
             actor=service_actor(ACTOR, one.tenant).id,
             action="secrets.destroy_version",
             target=f"{one.path}#{one.version}",
-            outcome="ok",
-            reason="the overlap after its rotation is over",
+            outcome=outcome,
+            reason=reason,
             request_id=new_request_id(),
             time=effects.now(),
             effect="destructive",
