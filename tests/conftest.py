@@ -302,6 +302,25 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "control.db"
 
 
+class NewDataDir(Protocol):
+    """``new_data_dir("data")``: a data directory in ``tmp_path``, as a layer's first start leaves its database."""
+
+    def __call__(self, name: str = "data") -> Path: ...
+
+
+@pytest.fixture
+def new_data_dir(migrated_file: Path, tmp_path: Path) -> NewDataDir:
+    """A maker of data directories: migrating an empty database is most of what the start of a layer takes."""
+
+    def make(name: str = "data") -> Path:
+        folder = tmp_path / name
+        folder.mkdir(mode=0o700, exist_ok=True)
+        shutil.copy(migrated_file, folder / migrated_file.name)
+        return folder
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def migrated_postgresql() -> Iterator[str]:
     """A database of its own on the PostgreSQL that ``ERP_TEST_POSTGRES`` names, with the schema; removed at the end."""

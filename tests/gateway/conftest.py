@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx2
 import pytest
+from tests.conftest import NewDataDir
 from tests.support.contract_client import contract_client
 
 from erp.main import Layer, Settings, running
@@ -26,9 +26,9 @@ class Site:
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+async def site(new_data_dir: NewDataDir) -> AsyncIterator[Site]:
     """A layer with the tenant ``acme``."""
-    async with running(Settings(data_dir=tmp_path / "data", database_url=None, log_level="error")) as layer:
+    async with running(Settings(data_dir=new_data_dir(), database_url=None, log_level="error")) as layer:
         keys = {"platform": await layer.first_key() or ""}
         await layer.control.tenants.create("acme", name="Acme")
         for role in ("admin", "operator", "developer"):

@@ -11,6 +11,7 @@ import anyio
 import anyio.from_thread
 import httpx2
 import pytest
+from tests.conftest import NewDataDir
 from tests.support.contract_client import contract_client
 from typer.testing import CliRunner, Result
 
@@ -82,22 +83,22 @@ class Terminal:
         return str(path)
 
 
-async def _terminal(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Terminal]:
-    settings = Settings(data_dir=tmp_path / name, database_url=None, log_level="error")
+async def _terminal(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Terminal]:
+    settings = Settings(data_dir=data_dir, database_url=None, log_level="error")
     async with running(settings) as layer, AsyncExitStack() as clients:
-        yield Terminal(layer, tmp_path, await layer.first_key() or "", monkeypatch, clients)
+        yield Terminal(layer, data_dir.parent, await layer.first_key() or "", monkeypatch, clients)
 
 
 @pytest.fixture
-async def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Terminal]:
+async def terminal(new_data_dir: NewDataDir, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Terminal]:
     """A layer with the tenant ``acme``, and the platform's key."""
-    async for made in _terminal(tmp_path, "first", monkeypatch):
+    async for made in _terminal(new_data_dir("first"), monkeypatch):
         await made.layer.control.tenants.create("acme", name="Acme")
         yield made
 
 
 @pytest.fixture
-async def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Terminal]:
+async def empty(new_data_dir: NewDataDir, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Terminal]:
     """A layer that has just been installed."""
-    async for made in _terminal(tmp_path, "second", monkeypatch):
+    async for made in _terminal(new_data_dir("second"), monkeypatch):
         yield made
