@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import httpx2
 import pytest
 from tests.conftest import NewDataDir
 from tests.support.contract_client import contract_client
 
+from erp.gateway.app import Gateway
 from erp.main import Layer, Settings, running
 
 
@@ -20,9 +22,14 @@ class Site:
     layer: Layer
     keys: dict[str, str]
 
+    @cached_property
+    def application(self) -> Gateway:
+        """One for all clients, as in a process that serves."""
+        return self.layer.application()
+
     def client(self, role: str | None = "developer") -> httpx2.AsyncClient:
         """A client with the key of ``role`` (``admin``, ``operator``, ``developer``, ``platform``), or with none."""
-        return contract_client(self.layer.application(), self.keys[role] if role else None)
+        return contract_client(self.application, self.keys[role] if role else None)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import anyio
@@ -18,6 +19,7 @@ from typer.testing import CliRunner, Result
 from erp.cli import app
 from erp.cli.state import server as module
 from erp.cli.state.server import Server
+from erp.gateway.app import Gateway
 from erp.main import Layer, Settings, running
 
 
@@ -49,9 +51,14 @@ class Terminal:
     clients: AsyncExitStack
     requests: list[tuple[str, str]] = field(default_factory=list)
 
+    @cached_property
+    def application(self) -> Gateway:
+        """One for all commands, as in a process that serves."""
+        return self.layer.application()
+
     async def erp(self, *arguments: str, key: str | None = None, stdin: str | None = None) -> Result:
         """Run one command."""
-        client = contract_client(self.layer.application(), key or self.key)
+        client = contract_client(self.application, key or self.key)
         await self.clients.enter_async_context(client)
 
         @contextmanager
