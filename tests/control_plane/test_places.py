@@ -246,6 +246,7 @@ async def process(folder: Path, url: str | None, mode: str) -> asyncio.subproces
     return made
 
 
+@pytest.mark.slow  # waits until the lease of another process is over
 @pytest.mark.timeout(120)
 async def test_places_of_a_killed_process_are_free_again(
     control: ControlPlane, control_plane_url: str | None, tmp_path: Path
@@ -263,6 +264,7 @@ async def test_places_of_a_killed_process_are_free_again(
     assert time.monotonic() - killed_at > 8
 
 
+@pytest.mark.slow  # waits until the lease of another process is over
 @pytest.mark.timeout(120)
 async def test_a_process_that_was_stopped_lets_nobody_in_where_others_are(
     control: ControlPlane, control_plane_url: str | None, tmp_path: Path

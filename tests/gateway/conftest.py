@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 
 import httpx2
 import pytest
+from tests.conftest import NewDataDir
 from tests.support.contract_client import contract_client
 
+from erp.gateway.app import Gateway
 from erp.main import Layer, Settings, running
 
 
@@ -20,15 +22,20 @@ class Site:
     layer: Layer
     keys: dict[str, str]
 
+    @cached_property
+    def application(self) -> Gateway:
+        """One for all clients, as in a process that serves."""
+        return self.layer.application()
+
     def client(self, role: str | None = "developer") -> httpx2.AsyncClient:
         """A client with the key of ``role`` (``admin``, ``operator``, ``developer``, ``platform``), or with none."""
-        return contract_client(self.layer.application(), self.keys[role] if role else None)
+        return contract_client(self.application, self.keys[role] if role else None)
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+async def site(new_data_dir: NewDataDir) -> AsyncIterator[Site]:
     """A layer with the tenant ``acme``."""
-    async with running(Settings(data_dir=tmp_path / "data", database_url=None, log_level="error")) as layer:
+    async with running(Settings(data_dir=new_data_dir(), database_url=None, log_level="error")) as layer:
         keys = {"platform": await layer.first_key() or ""}
         await layer.control.tenants.create("acme", name="Acme")
         for role in ("admin", "operator", "developer"):

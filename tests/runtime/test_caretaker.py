@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import NewDataDir
 
 from erp.contracts.models.errors import ErrorCode
 from erp.main import Layer, Settings, running
@@ -27,8 +28,8 @@ def now() -> datetime.datetime:
 
 
 @pytest.fixture
-async def layer(tmp_path: Path) -> AsyncIterator[Layer]:
-    async with running(Settings(data_dir=tmp_path, database_url=None, log_level="error")) as made:
+async def layer(new_data_dir: NewDataDir) -> AsyncIterator[Layer]:
+    async with running(Settings(data_dir=new_data_dir(), database_url=None, log_level="error")) as made:
         made.caretaker._settings = CaretakerSettings(retry_seconds=0.01, work_seconds=0.2, poll_seconds=0.02)
         await made.control.tenants.create("acme")
         yield made

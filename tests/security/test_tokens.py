@@ -6,13 +6,13 @@ import base64
 import json
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey, OKPKey
+from tests.conftest import NewDataDir
 
 from erp.errors import ProviderError
 from erp.main import Layer, Settings, running
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def layer(tmp_path: Path) -> AsyncIterator[Layer]:
-    async with running(Settings(data_dir=tmp_path, database_url=None, log_level="error")) as made:
+async def layer(new_data_dir: NewDataDir) -> AsyncIterator[Layer]:
+    async with running(Settings(data_dir=new_data_dir(), database_url=None, log_level="error")) as made:
         for tenant in ("acme", "globex"):
             await made.control.tenants.create(tenant)
         yield made

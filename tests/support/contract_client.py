@@ -78,9 +78,15 @@ def _problem_schema() -> dict[str, Any]:
     return {"$ref": "#/components/schemas/Problem"}
 
 
+@cache
+def _validator(schema: str) -> jsonschema_rs.Draft202012Validator:
+    """Compiled once for each schema: with all components it takes as long as the rest of a short test."""
+    root = {**json.loads(schema), "components": openapi()["components"]}
+    return jsonschema_rs.Draft202012Validator(root, validate_formats=True)
+
+
 def _check_body(response: httpx2.Response, schema: dict[str, Any], where: str) -> None:
-    root = {**schema, "components": openapi()["components"]}
-    errors = list(jsonschema_rs.Draft202012Validator(root, validate_formats=True).iter_errors(response.json()))
+    errors = list(_validator(json.dumps(schema)).iter_errors(response.json()))
     shown = "\n".join(f"  {list(error.instance_path)}: {error.message[:300]}" for error in errors[:5])
     assert not errors, f"{where}: the answer is not what openapi.json says\n{shown}\n{response.text[:1000]}"
 

@@ -69,7 +69,7 @@ def counting_peer(*, seconds: float = 0.05) -> Iterator[CountingPeer]:
         request_queue_size = 128
 
     server = Listener(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     peer.address = f"http://127.0.0.1:{server.server_address[1]}"
     try:

@@ -22,12 +22,17 @@ AUDIENCE = "https://erp.example"
 CLIENT = "gateway"
 
 
+_spare_keys: list[RSAKey] = []
+"""Of issuers that are gone, for the next: finding primes takes as long as a test. No two issuers share one at a time."""
+
+
 class IssuerDouble:
     """Where it is, what it publishes, what it was asked."""
 
     def __init__(self) -> None:
         self.issuer = ""
-        self.keys = [RSAKey.generate_key(2048, {"kid": "first"})]
+        self.first_key = _spare_keys.pop() if _spare_keys else RSAKey.generate_key(2048, {"kid": "first"})
+        self.keys: list[Key] = [self.first_key]
         self.published: list[dict[str, Any]] | None = None
         """Other keys than those that sign."""
         self.down = False
@@ -121,7 +126,7 @@ def issuer_double() -> Iterator[IssuerDouble]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     double.issuer = f"http://127.0.0.1:{server.server_address[1]}"
     try:
@@ -130,3 +135,4 @@ def issuer_double() -> Iterator[IssuerDouble]:
         server.shutdown()
         server.server_close()
         thread.join()
+        _spare_keys.append(double.first_key)

@@ -62,10 +62,14 @@ class Authored:
         return [*self.domains.values(), *self.services.values()]
 
 
+_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The one in C, where PyYAML has it, reads the same about six times as fast."""
+
+
 def load_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file, or raise ``AuthoredError`` naming line and column."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506  (a safe one)
     except yaml.YAMLError as error:
         message = f"{path}: not YAML: {error}. How to fix: quote texts that contain ': ' or start with a symbol."
         raise AuthoredError(message) from error

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import anyio
 import anyio.from_thread
 import httpx2
 import pytest
+from tests.conftest import NewDataDir
 from tests.support.contract_client import contract_client
 from typer.testing import CliRunner, Result
 
 from erp.cli import app
 from erp.cli.state import server as module
 from erp.cli.state.server import Server
+from erp.gateway.app import Gateway
 from erp.main import Layer, Settings, running
 
 
@@ -48,9 +51,14 @@ class Terminal:
     clients: AsyncExitStack
     requests: list[tuple[str, str]] = field(default_factory=list)
 
+    @cached_property
+    def application(self) -> Gateway:
+        """One for all commands, as in a process that serves."""
+        return self.layer.application()
+
     async def erp(self, *arguments: str, key: str | None = None, stdin: str | None = None) -> Result:
         """Run one command."""
-        client = contract_client(self.layer.application(), key or self.key)
+        client = contract_client(self.application, key or self.key)
         await self.clients.enter_async_context(client)
 
         @contextmanager
@@ -82,22 +90,22 @@ class Terminal:
         return str(path)
 
 
-async def _terminal(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Terminal]:
-    settings = Settings(data_dir=tmp_path / name, database_url=None, log_level="error")
+async def _terminal(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Terminal]:
+    settings = Settings(data_dir=data_dir, database_url=None, log_level="error")
     async with running(settings) as layer, AsyncExitStack() as clients:
-        yield Terminal(layer, tmp_path, await layer.first_key() or "", monkeypatch, clients)
+        yield Terminal(layer, data_dir.parent, await layer.first_key() or "", monkeypatch, clients)
 
 
 @pytest.fixture
-async def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Terminal]:
+async def terminal(new_data_dir: NewDataDir, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Terminal]:
     """A layer with the tenant ``acme``, and the platform's key."""
-    async for made in _terminal(tmp_path, "first", monkeypatch):
+    async for made in _terminal(new_data_dir("first"), monkeypatch):
         await made.layer.control.tenants.create("acme", name="Acme")
         yield made
 
 
 @pytest.fixture
-async def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Terminal]:
+async def empty(new_data_dir: NewDataDir, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Terminal]:
     """A layer that has just been installed."""
-    async for made in _terminal(tmp_path, "second", monkeypatch):
+    async for made in _terminal(new_data_dir("second"), monkeypatch):
         yield made

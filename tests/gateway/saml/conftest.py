@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
+from tests.conftest import NewDataDir
 from tests.gateway.saml.person import Person
 from tests.support.contract_client import contract_client
 from tests.support.saml_peer import IdentityProvider, identity_provider
@@ -20,8 +20,8 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdentityProvi
 
 
 @pytest.fixture
-async def layer(tmp_path: Path, provider: IdentityProvider) -> AsyncIterator[Layer]:
-    settings = Settings(data_dir=tmp_path / "data", database_url=None, log_level="error")
+async def layer(new_data_dir: NewDataDir, provider: IdentityProvider) -> AsyncIterator[Layer]:
+    settings = Settings(data_dir=new_data_dir(), database_url=None, log_level="error")
     async with running(settings) as made:
         made.listens_at("http://layer.test")
         await made.control.tenants.create("acme")

@@ -72,7 +72,7 @@ def opa_double() -> Iterator[OpaDouble]:
             self._answer(*(double.instead or (200, double.document(entry, asked["input"]))))
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     double.address = f"http://127.0.0.1:{server.server_address[1]}"
     try:

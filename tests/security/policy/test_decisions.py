@@ -6,9 +6,9 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
+from tests.conftest import NewDataDir
 from tests.security.policy.opa_double import opa_double
 
 from erp.contracts.models.errors import ErrorCode
@@ -33,8 +33,8 @@ WRITE = Question(actor=READ.actor, area="providers", domain="cache", name="memor
 
 
 @pytest.fixture
-async def layer(tmp_path: Path) -> AsyncIterator[Layer]:
-    async with running(Settings(data_dir=tmp_path, database_url=None, log_level="error")) as made:
+async def layer(new_data_dir: NewDataDir) -> AsyncIterator[Layer]:
+    async with running(Settings(data_dir=new_data_dir(), database_url=None, log_level="error")) as made:
         await made.control.tenants.create("platform")
         for tenant in ("acme", "globex"):
             await made.control.tenants.create(tenant)
@@ -89,8 +89,8 @@ async def test_a_decision_is_made_once_until_something_changes(layer: Layer) -> 
     assert (await layer.policy.decide(WRITE)).allow
 
 
-async def test_another_process_hears_of_a_new_policy_within_a_second(tmp_path: Path, layer: Layer) -> None:
-    async with running(Settings(data_dir=tmp_path, database_url=None, log_level="error")) as other:
+async def test_another_process_hears_of_a_new_policy_within_a_second(layer: Layer) -> None:
+    async with running(layer.settings) as other:
         assert (await other.policy.decide(WRITE)).allow
         await layer.control.policies.put("acme", NO_WRITES, by="key_1")
         await asyncio.sleep(1.0)
