@@ -53,6 +53,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Let it be collected in the end: libraries in C complain of what is left."""
+    gc.unfreeze()
+
+
 class MakeCallContext(Protocol):
     """``call_context(tenant="acme", **facts)``: a ``CallContext`` whose deadline is 5 s ahead."""
 
