@@ -210,6 +210,7 @@ def servers() -> Iterator[None]:
 
 
 NOT_RESTARTED = {
+    "db/snowflake": "fakesnow forgets all tables",
     "bus/kafka": "the mock cluster of librdkafka holds all of it in memory, and is on another port the next time",
     "storage/azure": "Azurite, started again as the tests start it, forgets even the container",
     "storage/s3": "moto forgets even the bucket: there is nothing to come back to",
@@ -225,11 +226,7 @@ def restarted() -> list[Any]:
     ]
 
 
-NOT_FAULTED = {
-    "db/snowflake": "the vendor's connector goes on in threads of its own for minutes after the server is gone",
-}
-"""What the proxy cannot come between, each with what was seen."""
-FAULTED = [ref for ref in PRESENT if ref.partition("/")[0] in EFFECTS and ref not in NOT_FAULTED]
+FAULTED = [ref for ref in PRESENT if ref.partition("/")[0] in EFFECTS]
 """Those whose server is there and that have something to lose."""
 
 
@@ -237,7 +234,7 @@ def not_faulted(ref: str) -> str:
     """Why there are no faults of a provider here."""
     if ref.partition("/")[0] not in EFFECTS:
         return f"faults are for what keeps data ({', '.join(sorted(EFFECTS))}), not for {ref}"
-    return f"faults of {ref} need {LIVE[ref].VARIABLE}" if ref not in PRESENT else f"{ref}: {NOT_FAULTED[ref]}"
+    return f"faults of {ref} need {LIVE[ref].VARIABLE}"
 
 
 @pytest.fixture(params=FAULTED)

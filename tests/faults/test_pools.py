@@ -31,6 +31,7 @@ POOLED: dict[str, dict[str, Any]] = {
     "cache/redis": _CALLS,
     "db/mysql": _DATABASE,
     "db/postgres": _DATABASE,
+    "db/snowflake": _DATABASE,
 }
 """Providers with a pool of connections of their own, and how it is made small; the others share one connection."""
 CALM = {**POLICY, "breaker": {"failure_threshold": 1000}}

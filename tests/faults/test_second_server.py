@@ -70,13 +70,16 @@ class Pair:
 
 @pytest.fixture
 async def pair(host: Host, ref: str, proxy: FaultyProxy) -> AsyncIterator[Pair]:
-    """The first server may be killed; the second is the one that all tests share."""
-    is_own = ref not in NOT_RESTARTED
-    first = server_of(ref).address if is_own else through(address_of(ref), proxy)
+    """One of the servers is the one that all tests share: the second, or the first where that cannot be killed."""
+    shared = address_of(ref)
+    if ref not in NOT_RESTARTED:
+        first, second = server_of(ref).address, shared
+    else:  # both of them on one server have their objects apart, and tables of one name would be one
+        first, second = through(shared, proxy), server_of(ref).address if ref.startswith("db/") else shared
     made = Pair(
         Line(host, ref, ALPHA, {}, proxy),
         Line(host, ref, ALPHA, dict(LIVE[ref].config(first)), proxy),
-        Line(host, ref, ALPHA, dict(LIVE[ref].config(address_of(ref))), proxy),
+        Line(host, ref, ALPHA, dict(LIVE[ref].config(second)), proxy),
     )
     await made.prepare()
     yield made

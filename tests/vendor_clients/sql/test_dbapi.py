@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -19,6 +22,16 @@ pytestmark = pytest.mark.anyio
 ENDLESS = "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n"
 
 
+class Counted(sqlite3.Connection):
+    """A connection that notes its end."""
+
+    closed: ClassVar[list[Any]]
+
+    def close(self) -> None:
+        self.closed.append(self)
+        super().close()
+
+
 class SqliteEngine:
     """The smallest engine."""
 
@@ -28,11 +41,19 @@ class SqliteEngine:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.is_down = False
+        self.silence: threading.Event | None = None
+        """Until it is set nothing answers, whatever is stopped."""
+        self.closed: list[Any] = []
+        self._factory: type[Counted] = type("OwnCounted", (Counted,), {"closed": self.closed})
 
     def connect(self, *, read_only: bool) -> sqlite3.Connection:
         mode = "ro" if read_only else "rw"
         return sqlite3.connect(
-            f"file:{self._path}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+            f"file:{self._path}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=self._factory,
         )
 
     def begin(self, connection: Any, *, read_only: bool, isolation: str | None) -> None:
@@ -48,6 +69,8 @@ class SqliteEngine:
     def run(self, connection: Any, sql: str, given: Sequence[Any]) -> Any:
         if self.is_down:
             raise ConnectionResetError
+        if self.silence is not None:
+            self.silence.wait(30)
         return connection.execute(sql, given)
 
     def columns(self, cursor: Any) -> list[Column]:
@@ -175,3 +198,44 @@ async def test_closing_stops_what_runs(database: DbapiDatabase) -> None:
     async with asyncio.timeout(20):
         await database.close()
         assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], ProviderError)
+
+
+async def test_a_silent_server_holds_no_call_beyond_its_time_and_its_connections_are_given_up(
+    database: DbapiDatabase, engine: SqliteEngine
+) -> None:
+    await rows(database, TOTAL)
+    engine.silence = threading.Event()
+    begun = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await rows(database, TOTAL)
+    assert time.monotonic() - begun < 15
+    assert (database.pool().in_use, engine.closed) == (0, [])
+
+    silence, engine.silence = engine.silence, None
+    assert await rows(database, TOTAL) == [[5, 10]]
+    silence.set()
+    for _ in range(3000):
+        if len(engine.closed) == 3:
+            break
+        await asyncio.sleep(0.01)
+    assert len(engine.closed) == 3
+    assert await rows(database, TOTAL) == [[5, 10]]
+
+
+async def test_what_became_of_a_change_that_a_silent_server_was_sent_is_unknown(engine: SqliteEngine) -> None:
+    terms = Terms(size=2, wait_seconds=5.0)
+    database = DbapiDatabase(engine, readers=terms, writers=terms, seconds=-0.95, max_bytes=10_000, name="test")
+    await database.open()
+    silence = engine.silence = threading.Event()
+    change = Prepared("update stock set quantity = quantity + 1", ())
+    with pytest.raises(ProviderError) as unknown:
+        await database.execute(change)
+    with pytest.raises(ProviderError) as silent:
+        await rows(database, TOTAL)
+    assert (unknown.value.code, silent.value.code) == ("outcome_unknown", "timeout")
+
+    engine.silence = None
+    silence.set()
+    await database.close()

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from erp.contracts.models.db import ExecuteBatchResult, ExecuteResult, MetadataResultPool, QueryResult, StreamResult
 from erp.runtime.spi import Health, ProviderError, UnsetType
 from erp.vendor_clients.sql.dbapi_sessions import DbapiSession, Engine, Prepared
+from erp.vendor_clients.sql.leaving_threads import LeavingThreads, LeftRunningError
 from erp.vendor_clients.sql.lending import Lending, Terms
 from erp.vendor_clients.sql.pages import CHUNK, Reading
-from erp.vendor_clients.sql.threads import Threads
 
 __all__ = ["DbapiDatabase", "DbapiSession", "Engine", "Prepared"]
+CLOSE_SECONDS = 2.0
 
 
 class DbapiDatabase:
@@ -26,14 +27,14 @@ class DbapiDatabase:
         self._engine = engine
         self._seconds = seconds
         self._max_bytes = max_bytes
-        self._threads = Threads(readers.size + writers.size, name)
+        self._threads = LeavingThreads(name)
         self.readers = self._lending(readers, read_only=True)
         self.writers = self._lending(writers, read_only=False)
 
     def _lending(self, terms: Terms, *, read_only: bool) -> Lending[DbapiSession]:
         async def connect() -> DbapiSession:
             connection = await self._threads.run(
-                lambda: self._connected(read_only=read_only), stop=lambda: None, seconds=None
+                lambda: self._connected(read_only=read_only), stop=_nothing, late=_closed_if_made
             )
             return DbapiSession(self._engine, connection, self._threads, self._seconds)
 
@@ -48,7 +49,10 @@ class DbapiDatabase:
             raise self._engine.explained(error) from error
 
     async def _closed(self, session: DbapiSession) -> None:
-        await self._threads.run(session.connection.close, stop=lambda: None)
+        if session.is_left:
+            return
+        with suppress(LeftRunningError):
+            await self._threads.run(session.connection.close, stop=_nothing, late=_nothing, seconds=CLOSE_SECONDS)
 
     async def open(self) -> None:
         """Connect once, to know that it works."""
@@ -60,7 +64,7 @@ class DbapiDatabase:
             session.interrupt()
         await self.readers.close()
         await self.writers.close()
-        await self._threads.close()
+        self._threads.close()
 
     async def health(self) -> Health:
         """Ask the server."""
@@ -146,3 +150,13 @@ class DbapiDatabase:
             in_use=sum(each.in_use for each in both),
             waiting=sum(each.waiting for each in both),
         )
+
+
+def _nothing(*_: object) -> None:
+    """Stop nothing, clean up nothing."""
+
+
+def _closed_if_made(connection: Any) -> None:
+    """Close a connection for which nobody waits any more."""
+    if connection is not None:
+        connection.close()

@@ -16,8 +16,8 @@ from erp.contracts.models.db import (
     ExecuteResult,
 )
 from erp.runtime.spi import ErrorCode, FieldError, ProviderError, UnsetType
+from erp.vendor_clients.sql.leaving_threads import LeavingThreads, LeftRunningError
 from erp.vendor_clients.sql.pages import CHUNK
-from erp.vendor_clients.sql.threads import Threads
 from erp.vendor_clients.sql.values import fitted, shown
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class Prepared:
 class DbapiSession:
     """One connection, whose work runs in a thread; a transaction may be open on it."""
 
-    def __init__(self, engine: Engine, connection: Any, threads: Threads, seconds: float) -> None:
+    def __init__(self, engine: Engine, connection: Any, threads: LeavingThreads, seconds: float) -> None:
         self._engine = engine
         self.connection = connection
         self._threads = threads
@@ -91,6 +91,9 @@ class DbapiSession:
         self._release: Callable[[DbapiSession], None] | None = None
         self._is_in_transaction = False
         self._is_lost = False
+        self._is_running = False
+        self.is_left = False
+        """Whether work goes on that could not be stopped; the connection is closed after it."""
 
     async def run(self, work: Callable[[Any], T], *, is_change: bool = False) -> T:
         """Run ``work`` on the connection, its failures explained.
@@ -102,16 +105,22 @@ class DbapiSession:
             return await self._threads.run(
                 lambda: self._explained(work, is_change=is_change),
                 stop=lambda: self._engine.stop(self.connection),
+                late=lambda _: self.connection.close(),
                 seconds=self._seconds + 1.0,
             )
+        except LeftRunningError as error:
+            self._is_lost = self.is_left = True
+            raise (_unknown(error) if is_change else _silent()) from error
         except ProviderError:
             raise
         except BaseException:
             # Whatever it was in the middle of, nobody else shall have it.
             self._is_lost = True
+            self.is_left = self._is_running
             raise
 
     def _explained(self, work: Callable[[Any], T], *, is_change: bool) -> T:
+        self._is_running = True
         try:
             return work(self.connection)
         except ProviderError:
@@ -119,9 +128,10 @@ class DbapiSession:
         except Exception as error:
             self._is_lost = self._is_lost or self._engine.is_lost(error)
             if is_change and self._is_lost:
-                message = "The connection was lost before the server answered; the change may have taken effect."
-                raise ProviderError(ErrorCode.OUTCOME_UNKNOWN, message, detail=type(error).__name__) from error
+                raise _unknown(error) from error
             raise self._engine.explained(error) from error
+        finally:
+            self._is_running = False
 
     # -- a transaction ---------------------------------------------------------------------------
 
@@ -258,3 +268,12 @@ class DriverCursor:
         """Give it up."""
         if self._session.is_usable():
             await self._session.run(lambda _: self._cursor.close())
+
+
+def _unknown(error: Exception) -> ProviderError:
+    message = "The connection was lost before the server answered; the change may have taken effect."
+    return ProviderError(ErrorCode.OUTCOME_UNKNOWN, message, detail=type(error).__name__)
+
+
+def _silent() -> ProviderError:
+    return ProviderError(ErrorCode.TIMEOUT, "The database did not answer in the time that a statement may take.")

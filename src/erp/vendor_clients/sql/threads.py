@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -37,11 +39,11 @@ class Threads:
         try:
             done, _ = await asyncio.wait({task}, timeout=seconds)
         except asyncio.CancelledError:
-            await _stopped(task, stop)
+            await stopped(task, stop)
             raise
         if done:
             return task.result()
-        await _stopped(task, stop)
+        await stopped(task, stop)
         if task.exception() is None:
             return task.result()
         raise too_slow() from task.exception()
@@ -51,16 +53,16 @@ class Threads:
         await asyncio.get_running_loop().run_in_executor(None, self._executor.shutdown)
 
 
-async def _stopped(task: asyncio.Future[Any], stop: Callable[[], None]) -> None:
-    """Stop until ``task`` has ended: it may begin its next statement just after it was stopped.
+async def stopped(task: asyncio.Future[Any], stop: Callable[[], None], *, ends: float = math.inf) -> None:
+    """Stop until ``task`` has ended, or until ``ends``: it may begin its next statement just after it was stopped.
 
     A further cancellation does not end the waiting; the connection would be lent out while it is still used.
     """
-    while not task.done():
+    while not task.done() and time.monotonic() < ends:
         stop()
         with suppress(asyncio.CancelledError):
             await asyncio.wait({task}, timeout=INTERRUPT_EVERY_SECONDS)
-    if not task.cancelled():
+    if task.done() and not task.cancelled():
         task.exception()
 
 

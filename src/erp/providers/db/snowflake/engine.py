@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.request import getproxies
 
 from erp.contracts.models.db import Column
 from erp.providers.db.snowflake import failures
 from erp.runtime.spi import Config, ErrorCode, ProviderError
 
 LOGIN_SECONDS = 10
+LISTENER_SECONDS = 5.0
 _PLAIN = re.compile(r"[A-Z_][A-Z0-9_$]*")
 _EXACT = 2**63 - 1
 _TYPES = ("fixed", "real", "text", "date", "timestamp", "variant", "timestamp_ltz", "timestamp_tz", "timestamp_ntz",
@@ -72,6 +75,7 @@ class SnowflakeEngine:
         import snowflake.connector
 
         end = self._endpoint
+        _require_listener(end.host, end.port)
         role = (end.read_role or end.role) if read_only else end.role
         settings: dict[str, Any] = {
             "STATEMENT_TIMEOUT_IN_SECONDS": max(1, int(end.statement_seconds)),
@@ -105,17 +109,18 @@ class SnowflakeEngine:
 
     def begin(self, connection: Any, *, read_only: bool, isolation: str | None) -> None:  # noqa: ARG002
         """Snowflake knows READ COMMITTED alone, and no transaction that only reads."""
-        connection.cursor().execute("BEGIN")
+        connection.cursor().execute("BEGIN", _no_retry=True)
 
     def commit(self, connection: Any) -> None:
-        connection.cursor().execute("COMMIT")
+        connection.cursor().execute("COMMIT", _no_retry=True)
 
     def rollback(self, connection: Any) -> None:
-        connection.cursor().execute("ROLLBACK")
+        connection.cursor().execute("ROLLBACK", _no_retry=True)
 
     def run(self, connection: Any, sql: str, given: Sequence[Any]) -> Any:
         cursor = connection.cursor()
-        cursor.execute(sql, list(given) or None, timeout=max(1, int(self._endpoint.statement_seconds)))
+        # Whether to repeat is the layer's to say. The connector would go on for a minute, whoever waits.
+        cursor.execute(sql, list(given) or None, _no_retry=True)
         return cursor
 
     def columns(self, cursor: Any) -> list[Column]:
@@ -149,10 +154,18 @@ def _cancel(connection: Any) -> None:
     import snowflake.connector.errors
 
     with suppress(snowflake.connector.errors.Error, AttributeError, TypeError):
-        connection.cursor().execute(
-            f"SELECT SYSTEM$CANCEL_ALL_QUERIES({int(connection.session_id)})", timeout=LOGIN_SECONDS
-        )
+        connection.cursor().execute(f"SELECT SYSTEM$CANCEL_ALL_QUERIES({int(connection.session_id)})", _no_retry=True)
     connection.erp_is_stopping = False
+
+
+def _require_listener(host: str, port: int) -> None:
+    """Find out at once that nobody is there, for which the connector takes its time; not where a proxy stands between.
+
+    Raises:
+        OSError: nobody listens.
+    """
+    if not getproxies():
+        socket.create_connection((host, port), LISTENER_SECONDS).close()
 
 
 def lowered(name: str) -> str:

@@ -53,7 +53,11 @@ def number_of(error: BaseException) -> int:
 
 def is_lost(error: BaseException) -> bool:
     """Whether the connection ended, so that nobody knows what became of the statement."""
-    return number_of(error) in _OF_DRIVER or type(error).__name__ in {"OperationalError", "InterfaceError"}
+    # -1: the connector got an answer that it does not understand.
+    is_strange = getattr(error, "errno", 0) == -1 or isinstance(error, OSError)
+    return (
+        is_strange or number_of(error) in _OF_DRIVER or type(error).__name__ in {"OperationalError", "InterfaceError"}
+    )
 
 
 def explained(error: Any) -> ProviderError:
@@ -64,7 +68,7 @@ def explained(error: Any) -> ProviderError:
     said = _PREFIX.sub("", str(getattr(error, "msg", None) or error)).split("\n")[0].rstrip(".")
     detail = f"{type(error).__name__} {number} {state}: {said}"
     code = _NUMBERS.get(number) or _STATES.get(state)
-    if code is None and not isinstance(error, snowflake.connector.errors.Error):
+    if code is None and not isinstance(error, OSError | snowflake.connector.errors.Error):
         return ProviderError(ErrorCode.INTERNAL, "The connector failed in a way that was not foreseen.", detail=detail)
     if code is None and is_lost(error):
         return ProviderError(
