@@ -26,9 +26,15 @@ create table erp_isolation as select 'sales' as table_name, 'tenant' as tenant_c
 """
 
 
+@pytest.fixture(autouse=True)
+def own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shared files lie with the models, which may be in a folder of all layers of a machine."""
+    monkeypatch.delenv("ERP_MODELS_DIR", raising=False)
+
+
 @pytest.fixture
 def pool(site: Site) -> Path:
-    path = Path(site.layer.settings.data_dir) / "models" / "db-duckdb" / "shop.duckdb"
+    path = site.layer.settings.models_dir / "db-duckdb" / "shop.duckdb"
     path.parent.mkdir(parents=True, exist_ok=True)
     with duckdb.connect(str(path)) as connection:
         connection.execute(POOL)
@@ -66,7 +72,7 @@ async def test_tenants_that_share_a_file_of_duckdb_meet_nowhere(site: Site, pool
 async def test_tenants_share_a_file_of_sqlite_once_the_command_has_listed_its_tables(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = Path(site.layer.settings.data_dir) / "models" / "db-sqlite" / "shop.sqlite3"
+    path = site.layer.settings.models_dir / "db-sqlite" / "shop.sqlite3"
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(POOL.partition("create table erp_isolation")[0].replace("varchar", "text not null"))
