@@ -75,6 +75,19 @@ def test_errors_mean_what_the_contract_says(number: int, state: str, code: str) 
     assert failures.explained(error).code == code
 
 
+def test_an_answer_that_broke_off_leaves_in_doubt_what_was_asked() -> None:
+    from snowflake.connector.errors import OperationalError, ProgrammingError
+
+    errors = [KeyError("success"), ConnectionRefusedError(), OperationalError(errno=250001), ProgrammingError(errno=-1)]
+    assert [failures.is_lost(error) for error in errors] == [True] * 4
+    assert [failures.explained(error).code for error in errors] == ["unavailable"] * 4
+
+
+def test_what_else_the_connector_raises_was_not_foreseen() -> None:
+    assert not failures.is_lost(KeyError("rowset"))
+    assert failures.explained(KeyError("rowset")).code == "internal"
+
+
 def test_names_without_quotes_are_shown_as_other_engines_show_them() -> None:
     assert [lowered(name) for name in ("STOCK", "Stock", "A B", "X_1$")] == ["stock", "Stock", "A B", "x_1$"]
 

@@ -53,11 +53,15 @@ def number_of(error: BaseException) -> int:
 
 def is_lost(error: BaseException) -> bool:
     """Whether the connection ended, so that nobody knows what became of the statement."""
-    # -1: the connector got an answer that it does not understand.
-    is_strange = getattr(error, "errno", 0) == -1 or isinstance(error, OSError)
+    is_strange = _is_strange(error) or isinstance(error, OSError)
     return (
         is_strange or number_of(error) in _OF_DRIVER or type(error).__name__ in {"OperationalError", "InterfaceError"}
     )
+
+
+def _is_strange(error: BaseException) -> bool:
+    """Whether the connector has an answer that it does not understand, as what it makes of one that broke off."""
+    return getattr(error, "errno", 0) == -1 or (isinstance(error, KeyError) and error.args == ("success",))
 
 
 def explained(error: Any) -> ProviderError:
@@ -68,7 +72,7 @@ def explained(error: Any) -> ProviderError:
     said = _PREFIX.sub("", str(getattr(error, "msg", None) or error)).split("\n")[0].rstrip(".")
     detail = f"{type(error).__name__} {number} {state}: {said}"
     code = _NUMBERS.get(number) or _STATES.get(state)
-    if code is None and not isinstance(error, OSError | snowflake.connector.errors.Error):
+    if code is None and not is_lost(error) and not isinstance(error, snowflake.connector.errors.Error):
         return ProviderError(ErrorCode.INTERNAL, "The connector failed in a way that was not foreseen.", detail=detail)
     if code is None and is_lost(error):
         return ProviderError(
