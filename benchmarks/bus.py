@@ -19,17 +19,16 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import uvloop
 from load import median, spread
+from place import place
 
 from erp.contracts.models.bus import AckRequest, CloudEvent, PublishRequest, PullRequest
 from erp.providers.bus.log import tables
 from erp.providers.bus.log.provider import EventLog
 from erp.runtime.context import Actor, CallContext
-from erp.runtime.spi import OpenContext
 
 BUDGET = 0.5
 DATA = {"order": "ord_1", "total": "19.90", "currency": "EUR", "lines": [{"sku": "SKU-1", "quantity": "2"}]}
@@ -48,9 +47,7 @@ class Log:
 
     def __init__(self, folder: Path, events: int, concurrency: int) -> None:
         self._events, self._concurrency = events, concurrency
-        parts: dict[str, Any] = {"vault": None, "identity": None, "links": None, "remind": _remind}
-        place = OpenContext(tenant="bench", connection="default", data_dir=folder, shared_dir=folder, **parts)
-        self.provider = EventLog({}, place)
+        self.provider = EventLog({}, place(folder))
         actor = Actor(id="bench", tenant="bench")
         self._context = CallContext(tenant="bench", actor=actor, request_id="r", deadline=time.monotonic() + 36_000)
 
@@ -75,10 +72,6 @@ class Log:
                 await self.provider.ack(AckRequest(ack_ids=[each.ack_id for each in found.deliveries]), self._context)
 
         await asyncio.gather(*(one() for _ in range(self._concurrency)))
-
-
-async def _remind(_: Any) -> None:
-    """Nobody reminds a benchmark."""
 
 
 class Raw:

@@ -30,11 +30,11 @@ import msgspec
 import nats
 import uvloop
 from load import median, spread
+from place import place
 
 from erp.contracts.models.bus import AckRequest, CloudEvent, PublishRequest, PullRequest
 from erp.providers.bus.nats.provider import NatsBus
 from erp.runtime.context import Actor, CallContext
-from erp.runtime.spi import OpenContext
 
 BUDGETS = {"publish": 0.6, "consume": 0.5}
 AT_ONCE = 100
@@ -56,11 +56,9 @@ class Provider:
 
     def __init__(self, address: str, folder: Path, events: int, concurrency: int) -> None:
         self._events, self._concurrency = events, concurrency
-        parts: dict[str, Any] = {"vault": None, "identity": None, "links": None, "remind": None}
-        place = OpenContext(tenant="bench", connection="default", data_dir=folder, shared_dir=folder, **parts)
         url = urlsplit(address)
         config = {"url": f"nats://{url.hostname}:{url.port}", "user": url.username, "password": url.password}
-        self.bus = NatsBus({**config, "prefix": f"bench-{secrets.token_hex(4)}"}, place)
+        self.bus = NatsBus({**config, "prefix": f"bench-{secrets.token_hex(4)}"}, place(folder))
         actor = Actor(id="bench", tenant="bench")
         self._context = CallContext(tenant="bench", actor=actor, request_id="r", deadline=time.monotonic() + 36_000)
 

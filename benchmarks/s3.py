@@ -27,11 +27,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from place import place
+
 from erp.contracts.models import storage as api
 from erp.providers.storage.s3.provider import S3Storage
 from erp.runtime.catalog import ProviderCatalog
 from erp.runtime.context import Actor, CallContext
-from erp.runtime.spi import OpenContext
 
 BUDGET_MEGABYTES = 64
 MEBIBYTE = 1024 * 1024
@@ -78,10 +79,7 @@ def settings(address: str) -> dict[str, Any]:
 
 def opened(config: dict[str, Any], folder: Path) -> S3Storage:
     """Return the provider, not open yet."""
-    parts: dict[str, Any] = {"vault": None, "identity": None, "links": None, "remind": None}
-    return S3Storage(
-        config, OpenContext(tenant="bench", connection="default", data_dir=folder, shared_dir=folder, **parts)
-    )
+    return S3Storage(config, place(folder))
 
 
 def call() -> CallContext:

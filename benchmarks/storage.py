@@ -18,7 +18,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+
+from place import place
 
 from erp.contracts.models.storage import (
     CompleteMultipartRequest,
@@ -29,7 +30,6 @@ from erp.contracts.models.storage import (
 )
 from erp.providers.storage.filesystem.provider import FileStorage
 from erp.runtime.context import Actor, CallContext
-from erp.runtime.spi import OpenContext
 
 BUDGET_MEGABYTES = 64
 MEBIBYTE = 1024 * 1024
@@ -40,17 +40,11 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-async def remind(_: Any) -> None:
-    """Nobody reminds a benchmark."""
-
-
 async def through_the_provider(folder: Path, count: int, size: int) -> tuple[float, float, str]:
     """Return the seconds of sending and of reading, and the digest of what was read."""
-    parts: dict[str, Any] = {"vault": None, "identity": None, "links": None, "remind": remind}
-    place = OpenContext(tenant="bench", connection="default", data_dir=folder, shared_dir=folder, **parts)
     actor = Actor(id="bench", tenant="bench")
     context = CallContext(tenant="bench", actor=actor, request_id="r", deadline=time.monotonic() + 36_000)
-    storage = FileStorage({}, place)
+    storage = FileStorage({}, place(folder))
     await storage.open()
     started = time.perf_counter()
     upload = (await storage.create_multipart(CreateMultipartRequest(key="large"), context)).upload

@@ -32,8 +32,8 @@ from erp.main import Layer, Settings, running
 from erp.runtime.call import Call
 from erp.runtime.conformance.samples import sample
 from erp.runtime.context import Actor
-from erp.runtime.pool import SECRET_SCHEME
 from erp.runtime.ports import Connection
+from erp.runtime.secret_references import SECRET_SCHEME
 from erp.telemetry.trace import continued, new_request_id
 
 GROWTH_MEBIBYTES = 16
@@ -120,8 +120,16 @@ async def furnished(layer: Layer, ref: str, config: str, count: int) -> list[str
 async def _connect(layer: Layer, ref: str, tenant: str, config: Mapping[str, Any]) -> None:
     manifest = layer.catalog.provider(*ref.split("/"))
     plain, secrets = split_secrets(manifest, config)
-    place = {"tenant": tenant, "domain": manifest.domain, "provider": manifest.name, "name": "default"}
-    made = Connection(**place, revision="", config=plain, secrets={}, policy={})
+    made = Connection(
+        tenant=tenant,
+        domain=manifest.domain,
+        provider=manifest.name,
+        name="default",
+        revision="",
+        config=plain,
+        secrets={},
+        policy={},
+    )
     references = {}
     for name, value in secrets.items():
         path = f"{secret_prefix(made)}{name}"
