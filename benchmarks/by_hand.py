@@ -152,7 +152,13 @@ class Shop:
 
     def _write(self, id_: str, order: Order, prices: list[tuple[Decimal, Decimal]], net: Decimal, tax: Decimal) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat()
-        row: tuple[str | None, ...] = (id_, order.customer_reference, order.customer.id, order.customer.name, order.currency)
+        row: tuple[str | None, ...] = (
+            id_,
+            order.customer_reference,
+            order.customer.id,
+            order.customer.name,
+            order.currency,
+        )
         row += (order.order_date.isoformat(), str(net), str(tax), str(order.total), order.note, now)
         lines = [
             (id_, number, line.sku, line.description, *map(str, (*_amounts(line), *price)))
