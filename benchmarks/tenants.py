@@ -178,6 +178,7 @@ async def benchmark(options: argparse.Namespace) -> list[str]:
         settings = Settings(data_dir=Path(folder), database_url=None, log_level="error")
         async with running(settings) as layer:
             layer.pool.settings.idle_seconds = idle
+            await layer.first_key()  # makes the tenant whose key signs the audit log
             tenants = await furnished(layer, options.provider, config, options.tenants)
             before = measured(layer, time.monotonic())
             load = Load(layer, options.provider, tenants, idle)
