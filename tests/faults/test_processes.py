@@ -25,8 +25,8 @@ pytestmark = [
 ]
 KEEPS = {"bus/nats", "bus/rabbitmq", "db/postgres"}
 """Providers whose servers, as the tests start them, keep what they have confirmed through SIGKILL."""
-RUNS_AGAIN = {"db/snowflake": "fakesnow, when it thaws, was seen to run once more what nobody waits for"}
-"""Simulators that double an effect by themselves."""
+RUNS_AGAIN = {"db/snowflake": "snowflake_server.py asks fakesnow again when it fails, after a freeze also for what has taken effect"}
+"""Simulators that double an effect by themselves, with how."""
 WRITERS = 4
 STREAM_SECONDS = 90.0
 """How long RabbitMQ 3.10 may take to give events of a stream after a kill; it takes a few seconds nearly always."""
