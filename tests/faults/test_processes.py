@@ -25,7 +25,9 @@ pytestmark = [
 ]
 KEEPS = {"bus/nats", "bus/rabbitmq", "db/postgres"}
 """Providers whose servers, as the tests start them, keep what they have confirmed through SIGKILL."""
-RUNS_AGAIN = {"db/snowflake": "snowflake_server.py asks fakesnow again when it fails, after a freeze also for what has taken effect"}
+RUNS_AGAIN = {
+    "db/snowflake": "snowflake_server.py asks fakesnow again when it fails, after a freeze also for what has taken effect"
+}
 """Simulators that double an effect by themselves, with how."""
 WRITERS = 4
 STREAM_SECONDS = 90.0
