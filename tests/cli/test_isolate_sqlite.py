@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -168,14 +169,31 @@ def test_a_list_of_another_shape_is_left_as_it_is(shop: Path) -> None:
 # -- the file ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("url", ["", "postgresql://host/shop", "sqlite:///missing.sqlite3", "sqlite://host/x"])
-def test_a_file_that_is_not_there_is_not_made(shop: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+@pytest.mark.parametrize("url", ["", "postgresql://host/shop", "sqlite://host/x"])
+def test_an_address_that_names_no_file_is_refused_with_one_that_does(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
     monkeypatch.setenv(URL, url)
     done = isolate("orders", "--apply")
-    wanted = f"erp: set {URL} to a file that is there, such as sqlite:///srv/erp/models/db-sqlite/main.sqlite3\n"
+    wanted = f"erp: set {URL} to the shared file, such as sqlite:///srv/erp/models/db-sqlite/main.sqlite3\n"
     assert (done.exit_code, done.output) == (1, wanted)
-    assert not Path("/missing.sqlite3").exists()
     assert shop.is_file()
+
+
+def test_a_file_that_is_not_there_is_not_made(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = shop.with_name("missing.sqlite3")
+    monkeypatch.setenv(URL, f"sqlite://{quote(str(missing))}")
+    done = isolate("orders", "--apply")
+    wanted = f"erp: {URL} names {missing}, and there is no such file; make it with its tables first\n"
+    assert (done.exit_code, done.output) == (1, wanted)
+    assert not missing.exists()
+
+
+def test_an_address_as_sqlalchemy_writes_it_names_the_same_file(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(URL, f"sqlite:///{quote(str(shop))}")
+    done = isolate("orders", "--apply")
+    assert done.exit_code == 0, done.output
+    assert "orders" in [name for name, *_ in listed(shop)]
 
 
 def test_an_empty_file_stays_empty(shop: Path) -> None:

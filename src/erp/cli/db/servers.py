@@ -60,16 +60,33 @@ async def on_mariadb(statements: list[str], schema: str, *, check: bool) -> list
         connection.close()
 
 
+def named_file(scheme: str, ending: str) -> Path:
+    """Return the file that the variable names: ``scheme:///FILE``, or with one slash more, as SQLAlchemy writes it.
+
+    Raises:
+        FileNotFoundError: it names none, or none that is there; the message says what to do.
+    """
+    parts = urlsplit(os.environ.get(URL, ""))
+    if parts.scheme != scheme or parts.netloc or not parts.path:
+        message = f"set {URL} to the shared file, such as {scheme}:///srv/erp/models/db-{scheme}/main.{ending}"
+        raise FileNotFoundError(message)
+    path = Path("/" + unquote(parts.path).lstrip("/"))
+    if not path.is_file():
+        message = f"{URL} names {path}, and there is no such file; make it with its tables first"
+        raise FileNotFoundError(message)
+    return path
+
+
 def on_duckdb(statements: list[str], *, check: bool) -> list[str]:
     """Run the statements on a file in one transaction, then look at the tables that it lists."""
     import duckdb
 
     from erp.vendor_clients.row_security.duckdb import problems
 
-    parts = urlsplit(os.environ.get(URL, ""))
-    path = Path(unquote(parts.path))
-    if parts.scheme != "duckdb" or parts.netloc or not path.is_file():
-        return [f"set {URL} to a file that is there, such as duckdb:///srv/erp/models/db-duckdb/main.duckdb"]
+    try:
+        path = named_file("duckdb", "duckdb")
+    except FileNotFoundError as error:
+        return [str(error)]
     try:
         with duckdb.connect(str(path), read_only=not statements) as connection, duckdb.connect() as memory:
             connection.execute("BEGIN")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
-from erp.cli.db.servers import URL
+from erp.cli.db.servers import named_file
 
 BUSY_SECONDS = 10.0
 """Longer than a tenant's transaction lasts."""
@@ -25,10 +24,10 @@ _MEANINGS = {
 
 def on_sqlite(statements: list[str], *, check: bool) -> list[str]:
     """Run the statements on a file, all of them or, if a listed table is unfit, none; then look as a tenant does."""
-    parts = urlsplit(os.environ.get(URL, ""))
-    path = Path(unquote(parts.path))
-    if parts.scheme != "sqlite" or parts.netloc or not path.is_file():
-        return [f"set {URL} to a file that is there, such as sqlite:///srv/erp/models/db-sqlite/main.sqlite3"]
+    try:
+        path = named_file("sqlite", "sqlite3")
+    except FileNotFoundError as error:
+        return [str(error)]
     try:
         with closing(_opened(path)) as connection:
             found, tables = _listed(connection, statements)
