@@ -34,7 +34,7 @@ from erp.runtime.conformance.samples import sample
 from erp.runtime.context import Actor
 from erp.runtime.ports import Connection
 from erp.runtime.secret_references import SECRET_SCHEME
-from erp.telemetry.trace import continued, new_request_id
+from erp.telemetry.ids import continued, new_request_id
 
 GROWTH_MEBIBYTES = 16
 IDLE_SECONDS, QUICK_IDLE_SECONDS = 20.0, 2.0
@@ -47,6 +47,7 @@ LEFT_OPEN = 8
 """File descriptors that logs, caches and the like may have opened meanwhile."""
 
 _encode = msgspec.json.Encoder().encode
+_jitter = random.SystemRandom()
 
 
 @dataclass
@@ -84,7 +85,7 @@ class Load:
                 self.calls += 1
             except ProviderError as error:
                 self.failures.append(f"{tenant}: {error}")
-            await asyncio.sleep(random.uniform(0.1, 1.0))  # noqa: S311  (spreads load)
+            await asyncio.sleep(_jitter.uniform(0.1, 1.0))
 
     def _call(self, tenant: str) -> Call:
         domain, _, provider = self.ref.partition("/")

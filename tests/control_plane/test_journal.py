@@ -187,7 +187,7 @@ async def test_a_process_that_was_thought_dead_does_not_overwrite_its_successor(
 async def test_a_caller_that_goes_away_while_claiming_gives_the_key_back(control: ControlPlane, make: Any) -> None:
     for _ in range(5):
         caller = asyncio.create_task(control.journal.claim(make.claim()))
-        await asyncio.sleep(random.uniform(0, 0.002))
+        await asyncio.sleep(random.SystemRandom().uniform(0, 0.002))
         caller.cancel()
         await asyncio.gather(caller, return_exceptions=True)
         if not caller.cancelled():

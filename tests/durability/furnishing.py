@@ -40,7 +40,7 @@ async def call(layer: Layer, path: str, params: dict[str, Any]) -> None:
     """Call as a developer of the tenant."""
     from erp.runtime.call import Call
     from erp.runtime.context import Actor
-    from erp.telemetry.trace import new_request_id
+    from erp.telemetry.ids import new_request_id
 
     area, *names = path.strip("/").split("/")
     action = layer.catalog.action(area, names[0], names[-1])

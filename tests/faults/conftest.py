@@ -24,7 +24,7 @@ from erp.errors import ProviderError
 from erp.runtime.call import Call
 from erp.runtime.conformance.host import ALPHA, BETA, Host
 from erp.runtime.context import Actor
-from erp.telemetry.trace import continued, new_request_id
+from erp.telemetry.ids import continued, new_request_id
 from erp.vendor_clients.egress import ALLOW_VARIABLE
 
 SERVICES = Path(__file__).parents[2] / "scripts/services.d"

@@ -40,7 +40,8 @@ from erp.runtime.ports import (
 from erp.runtime.routes import RouteBook
 from erp.telemetry.call_log import CallLog
 from erp.telemetry.call_metrics import CallMetrics
-from erp.telemetry.trace import Spans, continued
+from erp.telemetry.ids import continued
+from erp.telemetry.trace import Spans
 
 
 @dataclass

@@ -11,7 +11,7 @@ from erp.runtime import effects
 from erp.runtime.calls import Call
 from erp.runtime.catalog import ProviderCatalog
 from erp.runtime.context import Actor
-from erp.telemetry.trace import new_request_id
+from erp.telemetry.ids import new_request_id
 
 call = Call(action=ProviderCatalog.load().action("providers", "bus", "publish"), actor=Actor(id="k", tenant="acme"),
             provider="log", idempotency_key="k")

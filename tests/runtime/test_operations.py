@@ -15,7 +15,7 @@ from erp.runtime.call import Call
 from erp.runtime.context import Actor
 from erp.runtime.operation import Operation
 from erp.runtime.operations import OperationRunner, OperationSettings
-from erp.telemetry.trace import continued
+from erp.telemetry.ids import continued
 
 pytestmark = pytest.mark.anyio
 

@@ -1,5 +1,6 @@
 """Trace context in and out, and spans that carry the ids of the headers."""
 
+import random
 import re
 
 import pytest
@@ -9,8 +10,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanContext
 
+from erp.telemetry.ids import continued, new_request_id
 from erp.telemetry.spans import WantedIds
-from erp.telemetry.trace import Spans, continued, new_request_id
+from erp.telemetry.trace import Spans
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNSAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
@@ -162,3 +164,12 @@ def test_an_endpoint_in_the_environment_turns_spans_on(monkeypatch: pytest.Monke
 
     assert spans.enabled
     spans.close()
+
+
+def test_an_application_that_seeds_the_generator_of_the_process_does_not_make_ids_repeat() -> None:
+    ids_of_spans = set()
+    for _ in range(3):
+        random.seed(7)  # noqa: TID251  (what an application may do)
+        ids_of_spans.add((WantedIds().generate_trace_id(), WantedIds().generate_span_id(), new_request_id()))
+
+    assert len(ids_of_spans) == 3

@@ -17,6 +17,7 @@ from erp.errors import ProviderError
 from erp.runtime.ports import OutboxEvent
 
 _log = logging.getLogger(__name__)
+_jitter = random.SystemRandom()
 
 Deliver = Callable[[OutboxEvent], Awaitable[None]]
 
@@ -169,7 +170,7 @@ class OutboxRelay:
         if attempts + 1 >= settings.max_attempts:
             return None
         limit = min(settings.longest_backoff_seconds, settings.first_backoff_seconds * 2.0**attempts)
-        return random.uniform(0.0, limit)  # noqa: S311  (spreads load, guards nothing)
+        return _jitter.uniform(0.0, limit)
 
 
 @dataclass(slots=True)

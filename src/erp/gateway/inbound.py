@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from erp.contracts.models.errors import ErrorCode
 from erp.errors import FieldError, ProviderError
-from erp.telemetry.trace import continued, new_request_id
+from erp.telemetry.ids import continued, new_request_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

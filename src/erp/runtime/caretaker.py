@@ -23,7 +23,7 @@ from erp.runtime.context import CallContext
 from erp.runtime.ports import AuditEntry, Completion
 from erp.runtime.service_calls import service_actor
 from erp.runtime.spi import Worker
-from erp.telemetry.trace import continued, new_request_id
+from erp.telemetry.ids import continued, new_request_id
 
 if TYPE_CHECKING:
     from erp.runtime.plan import PlanBook
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from erp.runtime.ports import Journal, Reminder, Reminders
 
 _log = logging.getLogger(__name__)
+_jitter = random.SystemRandom()
 
 ACTOR = "caretaker"
 
@@ -181,5 +182,5 @@ class Caretaker:
 
 
 def _in(seconds: float) -> datetime.datetime:
-    jitter = random.uniform(0.5, 1.0)  # noqa: S311  (spreads load, guards nothing)
+    jitter = _jitter.uniform(0.5, 1.0)
     return datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds * jitter)

@@ -13,7 +13,7 @@ from erp.errors import ProviderError
 from erp.runtime.call import Call
 from erp.runtime.calls import Calls
 from erp.runtime.service_calls import service_actor
-from erp.telemetry.trace import continued, new_request_id
+from erp.telemetry.ids import continued, new_request_id
 
 if TYPE_CHECKING:
     from erp.runtime.ports import OutboxEvent

@@ -25,7 +25,7 @@ from erp.runtime.operation import Order
 from erp.runtime.operations import subject_of
 from erp.runtime.secret_references import ELSEWHERE, LOCAL, LOCAL_SPACE, SECRET_SCHEME
 from erp.runtime.service_calls import service_actor
-from erp.telemetry.trace import continued, new_request_id
+from erp.telemetry.ids import continued, new_request_id
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MAX_LIVE = 10_000
 MAX_MIRRORED = 64
 """Mirrored calls under way at a time, of one route."""
+_chance = random.SystemRandom()
 
 FAULTS = frozenset(
     {
@@ -123,7 +124,7 @@ class LiveRoute:
         """Choose by rendezvous hashing of the key, so that a change of weights moves as few keys as it must."""
         open_ = [target for target in self.targets if target.weight > 0]
         if key is None:
-            return random.choices(open_, [target.weight for target in open_])[0]  # noqa: S311  (spreads load)
+            return _chance.choices(open_, [target.weight for target in open_])[0]
         return min(open_, key=lambda target: _distance(key, target))
 
     def start(self, work: Awaitable[None]) -> None:

@@ -19,7 +19,7 @@ from erp.errors import ProviderError
 from erp.runtime.context import CallContext
 from erp.runtime.service_calls import service_actor
 from erp.runtime.translation import translated
-from erp.telemetry.trace import new_request_id
+from erp.telemetry.ids import new_request_id
 
 if TYPE_CHECKING:
     from erp.runtime.pool import OpenProvider, ProviderPool

@@ -14,7 +14,7 @@ from erp.runtime.call import Call
 from erp.runtime.calls import Calls
 from erp.runtime.context import Actor, CallContext, EmittedEvent
 from erp.runtime.ports import AuditEntry, Completion
-from erp.telemetry.trace import continued, new_request_id
+from erp.telemetry.ids import continued, new_request_id
 
 if TYPE_CHECKING:
     from erp.runtime.ports import Journal

@@ -22,7 +22,7 @@ from erp.runtime import effects
 from erp.runtime.ports import AuditEntry, Completion
 from erp.runtime.rotation import ACTOR
 from erp.runtime.service_calls import service_actor
-from erp.telemetry.trace import new_request_id
+from erp.telemetry.ids import new_request_id
 
 if TYPE_CHECKING:
     from erp.control_plane.retirements import Retirement, Retirements

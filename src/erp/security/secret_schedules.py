@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from erp.runtime.ports import Journal
 
 _log = logging.getLogger(__name__)
+_jitter = random.SystemRandom()
 
 
 class ScheduleSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +96,7 @@ class ScheduledRotation:
     def _pause(self, failures: int) -> float:
         doubled: float = self._settings.first_retry_seconds * 2.0 ** min(failures, 30)
         longest = min(doubled, self._settings.last_retry_seconds)
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311  (spreads load, guards nothing)
+        return longest * _jitter.uniform(0.5, 1.0)
 
     async def _rotated(self, schedule: SecretSchedule) -> str:
         """Return the reference of the new version."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextvars
-import random
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+from erp.telemetry import ids
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -23,12 +24,12 @@ class WantedIds:
     def generate_span_id(self) -> int:
         """Return a 64-bit id."""
         wanted = wanted_ids.get()
-        return wanted[1] if wanted else random.getrandbits(64) or 1
+        return wanted[1] if wanted else ids.new_span_id()
 
     def generate_trace_id(self) -> int:
         """Return a 128-bit id."""
         wanted = wanted_ids.get()
-        return wanted[0] if wanted else random.getrandbits(128) or 1
+        return wanted[0] if wanted else ids.new_trace_id()
 
     def is_trace_id_random(self) -> bool:
         """Ids are random (W3C trace context level 2 flag)."""

@@ -1,13 +1,8 @@
-"""W3C trace context in and out, and OpenTelemetry spans when an exporter is configured.
-
-Header format: https://www.w3.org/TR/trace-context/#traceparent-header
-"""
+"""OpenTelemetry spans of calls, when an exporter is configured."""
 
 from __future__ import annotations
 
 import os
-import random
-import re
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -17,25 +12,7 @@ from erp.errors import ProviderError
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 CLOSE_SECONDS = 2.0
-_INVALID = {"0" * 32, "0" * 16}
-_random = random.Random()  # noqa: S311  (ids, not secrets)
-# A forked child would go on with the numbers of its parent, and so would its brothers and sisters.
-os.register_at_fork(after_in_child=_random.seed)
-
-
-def continued(traceparent: str | None) -> str:
-    """Return the ``traceparent`` of a new span: a child of the given one, or the root of a new trace."""
-    match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
-    if match is None or match[1] in _INVALID or match[2] in _INVALID:
-        return f"00-{_random.getrandbits(128) or 1:032x}-{_random.getrandbits(64) or 1:016x}-01"
-    return f"00-{match[1]}-{_random.getrandbits(64) or 1:016x}-{match[3]}"
-
-
-def new_request_id() -> str:
-    """Return an id for a request that came without one (96 random bits)."""
-    return f"req_{_random.getrandbits(96):024x}"
 
 
 class Spans:

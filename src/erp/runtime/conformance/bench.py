@@ -22,7 +22,7 @@ from erp.runtime.conformance.samples import Sample, Step, echo, sample
 from erp.runtime.context import Actor, CallContext
 from erp.runtime.plan import implicit
 from erp.runtime.service_calls import service_actor
-from erp.telemetry.trace import continued, new_request_id
+from erp.telemetry.ids import continued, new_request_id
 
 if TYPE_CHECKING:
     from erp.runtime.action import Action

@@ -14,10 +14,12 @@ FAILING_SECONDS = 5 * 86_400.0
 LONGEST_SECONDS = 86_400.0
 """No pause is longer, whatever an endpoint asks for."""
 
+_jitter = random.SystemRandom()
+
 
 def pause_seconds(tries: int, retry_after_seconds: float | None) -> float | None:
     """Seconds until the next attempt after ``tries`` failed ones; None when that was the last."""
     if tries >= ATTEMPTS:
         return None
-    planned = DELAYS[tries - 1] * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  (spreads load, guards nothing)
+    planned = DELAYS[tries - 1] * _jitter.uniform(1 - JITTER, 1 + JITTER)
     return min(max(planned, retry_after_seconds or 0.0), LONGEST_SECONDS)
