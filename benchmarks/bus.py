@@ -23,12 +23,12 @@ from pathlib import Path
 import msgspec
 import uvloop
 from load import median, spread
-from place import place
 
 from erp.contracts.models.bus import AckRequest, CloudEvent, PublishRequest, PullRequest
 from erp.providers.bus.log import tables
 from erp.providers.bus.log.provider import EventLog
 from erp.runtime.context import Actor, CallContext
+from erp.runtime.standalone import place
 
 BUDGET = 0.5
 DATA = {"order": "ord_1", "total": "19.90", "currency": "EUR", "lines": [{"sku": "SKU-1", "quantity": "2"}]}
@@ -47,7 +47,7 @@ class Log:
 
     def __init__(self, folder: Path, events: int, concurrency: int) -> None:
         self._events, self._concurrency = events, concurrency
-        self.provider = EventLog({}, place(folder))
+        self.provider = EventLog({}, place(folder, tenant="bench"))
         actor = Actor(id="bench", tenant="bench")
         self._context = CallContext(tenant="bench", actor=actor, request_id="r", deadline=time.monotonic() + 36_000)
 

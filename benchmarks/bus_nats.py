@@ -30,11 +30,11 @@ import msgspec
 import nats
 import uvloop
 from load import median, spread
-from place import place
 
 from erp.contracts.models.bus import AckRequest, CloudEvent, PublishRequest, PullRequest
 from erp.providers.bus.nats.provider import NatsBus
 from erp.runtime.context import Actor, CallContext
+from erp.runtime.standalone import place
 
 BUDGETS = {"publish": 0.6, "consume": 0.5}
 AT_ONCE = 100
@@ -58,7 +58,7 @@ class Provider:
         self._events, self._concurrency = events, concurrency
         url = urlsplit(address)
         config = {"url": f"nats://{url.hostname}:{url.port}", "user": url.username, "password": url.password}
-        self.bus = NatsBus({**config, "prefix": f"bench-{secrets.token_hex(4)}"}, place(folder))
+        self.bus = NatsBus({**config, "prefix": f"bench-{secrets.token_hex(4)}"}, place(folder, tenant="bench"))
         actor = Actor(id="bench", tenant="bench")
         self._context = CallContext(tenant="bench", actor=actor, request_id="r", deadline=time.monotonic() + 36_000)
 

@@ -27,12 +27,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from place import place
-
 from erp.contracts.models import storage as api
 from erp.providers.storage.s3.provider import S3Storage
 from erp.runtime.catalog import ProviderCatalog
 from erp.runtime.context import Actor, CallContext
+from erp.runtime.standalone import place
 
 BUDGET_MEGABYTES = 64
 MEBIBYTE = 1024 * 1024
@@ -79,7 +78,7 @@ def settings(address: str) -> dict[str, Any]:
 
 def opened(config: dict[str, Any], folder: Path) -> S3Storage:
     """Return the provider, not open yet."""
-    return S3Storage(config, place(folder))
+    return S3Storage(config, place(folder, tenant="bench"))
 
 
 def call() -> CallContext:

@@ -19,8 +19,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from place import place
-
 from erp.contracts.models.storage import (
     CompleteMultipartRequest,
     CreateMultipartRequest,
@@ -30,6 +28,7 @@ from erp.contracts.models.storage import (
 )
 from erp.providers.storage.filesystem.provider import FileStorage
 from erp.runtime.context import Actor, CallContext
+from erp.runtime.standalone import place
 
 BUDGET_MEGABYTES = 64
 MEBIBYTE = 1024 * 1024
@@ -44,7 +43,7 @@ async def through_the_provider(folder: Path, count: int, size: int) -> tuple[flo
     """Return the seconds of sending and of reading, and the digest of what was read."""
     actor = Actor(id="bench", tenant="bench")
     context = CallContext(tenant="bench", actor=actor, request_id="r", deadline=time.monotonic() + 36_000)
-    storage = FileStorage({}, place(folder))
+    storage = FileStorage({}, place(folder, tenant="bench"))
     await storage.open()
     started = time.perf_counter()
     upload = (await storage.create_multipart(CreateMultipartRequest(key="large"), context)).upload

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from erp.cli import app
 from erp.cli.db import sqlite_file
 from erp.cli.db.servers import URL
-from erp.cli.db.stranger import met
+from erp.cli.db.stranger import SQLITE, met
 from erp.providers.db.sqlite.provider import SqliteDatabase
 from erp.runtime.spi import OpenContext
 
@@ -274,7 +274,7 @@ def test_rows_that_a_stranger_meets_are_counted_and_stay(shop: Path) -> None:
     def leaking(config: Any, context: OpenContext) -> SqliteDatabase:
         return SqliteDatabase(config, replace(context, tenant="acme"))
 
-    assert asyncio.run(met(shop, ["line", "orders"], lambda _: leaking)) == [
+    assert asyncio.run(met(shop, ["line", "orders"], SQLITE, lambda _: leaking)) == [
         "a tenant without rows sees 1 rows of 'line'",
         "a tenant without rows can change 1 rows of 'line'",
         "a tenant without rows sees 2 rows of 'orders'",
@@ -282,7 +282,7 @@ def test_rows_that_a_stranger_meets_are_counted_and_stay(shop: Path) -> None:
     ]
     assert rows(shop, "select count(*) from orders") == [(3,)]
     assert rows(shop, "select count(*) from line") == [(2,)]
-    assert asyncio.run(met(shop, ["line", "orders"])) == []
+    assert asyncio.run(met(shop, ["line", "orders"], SQLITE)) == []
 
 
 def test_names_are_names_whatever_is_in_them(shop: Path) -> None:

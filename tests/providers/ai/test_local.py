@@ -339,12 +339,10 @@ for name in ("numpy", "onnx", "onnxruntime", "tokenizers"):
     sys.modules[name] = None
 from erp.contracts.models.ai import EmbedRequest
 from erp.providers.ai.local.provider import LocalAi
-from erp.runtime.spi import OpenContext
+from erp.runtime.standalone import place
 here = pathlib.Path({str(tmp_path)!r})
 async def main():
-    place = OpenContext(tenant="a", connection="b", data_dir=here, shared_dir=here,
-                        vault=None, identity=None, links=None, remind=None, overlaps=None)
-    provider = LocalAi({{}}, place)
+    provider = LocalAi({{}}, place(here))
     await provider.open()
     print((await provider.embed(EmbedRequest(texts=["order"]), None)).model)
     await provider.close()

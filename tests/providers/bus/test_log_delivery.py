@@ -23,15 +23,11 @@ from pathlib import Path
 from erp.contracts.models.bus import CloudEvent, PublishRequest
 from erp.providers.bus.log.provider import EventLog
 from erp.runtime.context import Actor, CallContext
-from erp.runtime.spi import OpenContext
-
-async def remind(due):
-    pass
+from erp.runtime.standalone import place
 
 async def main():
     home = Path(sys.argv[1])
-    log = EventLog({}, OpenContext(tenant="acme", connection="default", data_dir=home, shared_dir=home,
-                                   vault=None, identity=None, links=None, remind=remind, overlaps=None))
+    log = EventLog({}, place(home, tenant="acme"))
     await log.open()
     ctx = CallContext(tenant="acme", actor=Actor(id="a", tenant="acme"), request_id="r", deadline=time.monotonic() + 60)
     async def publish(n):

@@ -21,15 +21,13 @@ from pathlib import Path
 from erp.contracts.models import db as api
 from erp.providers.db.duckdb.provider import DuckdbDatabase
 from erp.runtime.context import Actor, CallContext
-from erp.runtime.spi import OpenContext
+from erp.runtime.standalone import place
 
 shared, data = map(Path, sys.argv[1:])
 
 
 async def write(tenant):
-    none = dict.fromkeys(("vault", "identity", "links", "remind", "overlaps"))
-    place = OpenContext(tenant=tenant, connection="default", data_dir=data, shared_dir=shared, **none)
-    database = DuckdbDatabase({"mode": "pooled", "file": "main"}, place)
+    database = DuckdbDatabase({"mode": "pooled", "file": "main"}, place(data, shared_dir=shared, tenant=tenant))
     await database.open()
     actor = Actor(id="writer", tenant=tenant, roles=frozenset({"developer"}))
     for number in itertools.count(1000):

@@ -337,13 +337,11 @@ from pathlib import Path
 from erp.contracts.models import db as api
 from erp.providers.db.sqlite.provider import SqliteDatabase
 from erp.runtime.context import Actor, CallContext
-from erp.runtime.spi import OpenContext
+from erp.runtime.standalone import place
 
 async def main():
-    where = OpenContext(tenant="acme", connection="default", data_dir=Path(sys.argv[1]), shared_dir=Path(sys.argv[1]),
-                        vault=None, identity=None, links=None, remind=None, overlaps=None)
     context = CallContext(tenant="acme", actor=Actor(id="a", tenant="acme"), request_id="r", deadline=time.monotonic() + 60)
-    database = SqliteDatabase({}, where)
+    database = SqliteDatabase({}, place(Path(sys.argv[1]), tenant="acme"))
     await database.open()
     handle = (await database.begin(api.BeginRequest(), context)).transaction
     await database.execute(api.ExecuteRequest(sql="delete from stock", transaction=handle), context)

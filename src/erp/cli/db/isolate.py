@@ -80,7 +80,8 @@ def _refuse(dialect: Dialect, role: str, *, runs: bool) -> None:
 
 def _hold(dialect: Dialect, statements: list[str], names: tuple[str, str], *, check: bool) -> None:
     """Run and check on the server; end with status 1 when something is wrong."""
-    from erp.cli.db.servers import on_duckdb, on_mariadb, on_postgres
+    from erp.cli.db.duckdb_file import on_duckdb
+    from erp.cli.db.servers import on_mariadb, on_postgres
     from erp.cli.db.sqlite_file import on_sqlite
 
     schema, role = names

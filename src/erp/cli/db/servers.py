@@ -77,27 +77,6 @@ def named_file(scheme: str, ending: str) -> Path:
     return path
 
 
-def on_duckdb(statements: list[str], *, check: bool) -> list[str]:
-    """Run the statements on a file in one transaction, then look at the tables that it lists."""
-    import duckdb
-
-    from erp.vendor_clients.row_security.duckdb import problems
-
-    try:
-        path = named_file("duckdb", "duckdb")
-    except FileNotFoundError as error:
-        return [str(error)]
-    try:
-        with duckdb.connect(str(path), read_only=not statements) as connection, duckdb.connect() as memory:
-            connection.execute("BEGIN")
-            for statement in statements:
-                connection.execute(statement)
-            connection.execute("COMMIT")
-            return problems(connection, memory) if check else []
-    except duckdb.Error as error:
-        return [f"{str(error).partition(chr(10))[0]}; nothing was changed"]
-
-
 async def _mariadb(url: str) -> Any:
     """Connect; ``?tls=disable`` or ``encrypt`` does not verify the server, ``?authority=FILE`` by other certificates."""
     from asyncmy import connection

@@ -35,9 +35,9 @@ def on_sqlite(statements: list[str], *, check: bool) -> list[str]:
         return [f"{path} {_reason(error)}; nothing was changed"]
     if found or not check:
         return found
-    from erp.cli.db.stranger import met
+    from erp.cli.db.stranger import SQLITE, met
 
-    return asyncio.run(met(path, tables))
+    return asyncio.run(met(path, tables, SQLITE))
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -1,4 +1,4 @@
-"""A look at a shared file of SQLite as a tenant who has no rows in it: whatever it sees or changes is another's.
+"""A look at a shared file as a tenant who has no rows in it: whatever it sees or changes is another's.
 
 The provider itself is asked, as the layer asks it. What it changes is undone, should it really be able to.
 """
@@ -9,20 +9,21 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from erp.contracts.models import db as api
 from erp.errors import ProviderError
 from erp.runtime import loader
 from erp.runtime.context import Actor, CallContext
 from erp.runtime.spi import OpenContext
+from erp.runtime.standalone import place
 from erp.vendor_clients.row_security.names import quoted
 
 if TYPE_CHECKING:
     from erp.runtime.manifest import ProviderManifest
 
-FOLDER = "db-sqlite"
 FILE = "shared"
 LOOK_SECONDS = 60.0
 _COLLATED = "has an index of it another collation for the tenant's column? then make it with the column's"
@@ -31,18 +32,33 @@ _REFERRED = "has a table that is not listed a foreign key to it? then list that 
 Load = Callable[["ProviderManifest"], Callable[..., Any]]
 
 
-async def met(path: Path, tables: Iterable[str], load: Load = loader.load) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A provider that lets tenants share a file."""
+
+    name: str
+    ending: str
+    """Of the names of its files."""
+
+
+SQLITE = Engine("sqlite", "sqlite3")
+DUCKDB = Engine("duckdb", "duckdb")
+
+
+async def met(path: Path, tables: Iterable[str], engine: Engine, load: Load = loader.load) -> list[str]:
     """Return what a stranger could see or change of ``tables``, or why no tenant could use them.
 
     Args:
         path: the shared file.
         tables: its shared tables, as written there.
+        engine: whose file it is.
         load: finds the class of the provider.
     """
     tenant = f"erp-check-{secrets.token_hex(8)}"
     with tempfile.TemporaryDirectory(prefix="erp-isolate-") as folder:
-        config = {"mode": "pooled", "file": FILE, "readers": 1}
-        provider = load(_manifest())(config, _place(tenant, path, Path(folder)))
+        manifest = _manifest(engine)
+        config = {**manifest.defaults, "mode": "pooled", "file": FILE}
+        provider = load(manifest)(config, _place(tenant, path, Path(folder), engine))
         try:
             await provider.open()
             found = [await _table(provider, table, _call(tenant)) for table in tables]
@@ -84,32 +100,20 @@ async def _changed(provider: Any, table: str, context: CallContext) -> int:
     return count
 
 
-def _manifest() -> ProviderManifest:
+def _manifest(engine: Engine) -> ProviderManifest:
     from erp.runtime.catalog import ProviderCatalog
 
-    return ProviderCatalog.load(None).provider("db", "sqlite")
+    return ProviderCatalog.load(None).provider("db", engine.name)
 
 
-def _place(tenant: str, path: Path, folder: Path) -> OpenContext:
-    """Return where the provider finds ``path`` as the shared file; SQLite follows the link."""
-    shared = folder / FOLDER
+def _place(tenant: str, path: Path, folder: Path, engine: Engine) -> OpenContext:
+    """Return where the provider finds ``path`` as the shared file; the engines follow the link."""
+    shared = folder / f"db-{engine.name}"
     shared.mkdir()
-    (shared / f"{FILE}.sqlite3").symlink_to(path.absolute())
-    # The layer's ports are for providers with secrets, links and reminders; a file has none of them.
-    nothing = cast("Any", None)
+    (shared / f"{FILE}.{engine.ending}").symlink_to(path.absolute())
     data_dir = folder / "data"
     data_dir.mkdir(mode=0o700)
-    return OpenContext(
-        tenant=tenant,
-        connection="default",
-        data_dir=data_dir,
-        shared_dir=folder,
-        vault=nothing,
-        identity=nothing,
-        links=nothing,
-        remind=nothing,
-        overlaps=nothing,
-    )
+    return place(data_dir, shared_dir=folder, tenant=tenant)
 
 
 def _call(tenant: str) -> CallContext:
