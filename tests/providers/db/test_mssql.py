@@ -94,6 +94,36 @@ def test_errors_mean_what_the_contract_says(kind: str, text: str, code: str) -> 
     assert not failures.explained(error).message.startswith("[Microsoft]")
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Conversion failed when converting the varchar value 'globex-secret' to data type int.",
+        "Cannot insert duplicate key. The duplicate key value is (globex-secret).",
+        "String or binary data would be truncated. Truncated value: 'globex-secret'.",
+        "Arithmetic overflow error for type int, value = 4711.",
+    ],
+)
+def test_where_tenants_share_tables_no_value_is_told(said: str) -> None:
+    """The server may compute with a row before it hides it."""
+    error: Any = type("DataError", (Exception,), {"ddbc_error": f"[Microsoft][SQL Server]{said}"})(said)
+    own = MssqlEngine(Endpoint.of(HERE, "acme", "127.0.0.1")).explained(error)
+    shared = MssqlEngine(Endpoint.of({**HERE, "mode": "pooled"}, "acme", "127.0.0.1")).explained(error)
+
+    assert own.code == shared.code
+    assert said.rstrip(".") in f"{own.message} {own.detail}"
+    for text in (shared.message, shared.detail or ""):
+        assert "globex" not in text
+        assert "4711" not in text
+
+
+def test_where_tenants_share_tables_names_are_told() -> None:
+    said = "Invalid column name 'nope'."
+    error: Any = type("ProgrammingError", (Exception,), {"ddbc_error": said})(said)
+    engine = MssqlEngine(Endpoint.of({**HERE, "mode": "pooled"}, "acme", "127.0.0.1"))
+
+    assert "nope" in engine.explained(error).message
+
+
 def test_readers_log_in_as_the_user_for_reading_and_tls_proves_the_name() -> None:
     config = {**HERE, "host": "db.example.com", "read_user": "reader", "read_password": "r"}
     words = [Endpoint.of(config, "acme", "192.0.2.1").words(read_only=only) for only in (True, False)]

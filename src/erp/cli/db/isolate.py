@@ -47,7 +47,7 @@ def isolate(
     ] = "public",
     dialect: Annotated[Dialect, typer.Option(help="Whose statements.")] = Dialect.postgres,
     apply: Annotated[bool, typer.Option("--apply", help="Run the statements; all or none but for mysql.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Look whether tenants are kept apart; not mssql.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Look whether tenants are kept apart.")] = False,
 ) -> None:
     """Print, run or check what keeps the tenants of shared tables apart.
 
@@ -55,7 +55,8 @@ def isolate(
 
     Example: erp db isolate orders sales.items --column tenant --role erp_app --apply --check
     """
-    _refuse(dialect, role, runs=apply or check)
+    if not role and dialect not in FILES:
+        _fail("name the role as which the layer connects: --role")
     try:
         named = [*_named(tables, schema)], [*_named(shared, schema)], collection or []
         statements = _statements(dialect, *named, (schema, column, role))
@@ -70,17 +71,10 @@ def isolate(
         _hold(dialect, statements if apply else [], (schema, role), check=check)
 
 
-def _refuse(dialect: Dialect, role: str, *, runs: bool) -> None:
-    """Refuse what an engine has not, and a missing role where there are roles."""
-    if runs and dialect is Dialect.mssql:
-        _fail("mssql can be neither applied nor checked; run the printed statements yourself")
-    if not role and dialect not in FILES:
-        _fail("name the role as which the layer connects: --role")
-
-
 def _hold(dialect: Dialect, statements: list[str], names: tuple[str, str], *, check: bool) -> None:
     """Run and check on the server; end with status 1 when something is wrong."""
     from erp.cli.db.duckdb_file import on_duckdb
+    from erp.cli.db.mssql_server import on_mssql
     from erp.cli.db.servers import on_mariadb, on_postgres
     from erp.cli.db.sqlite_file import on_sqlite
 
@@ -89,6 +83,8 @@ def _hold(dialect: Dialect, statements: list[str], names: tuple[str, str], *, ch
         problems = on_sqlite(statements, check=check)
     elif dialect is Dialect.duckdb:
         problems = on_duckdb(statements, check=check)
+    elif dialect is Dialect.mssql:
+        problems = on_mssql(statements, role, check=check)
     elif dialect is Dialect.mysql:
         problems = asyncio.run(on_mariadb(statements, schema, check=check))
     else:

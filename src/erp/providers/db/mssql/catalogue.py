@@ -19,7 +19,7 @@ WHERE o.type IN ('U', 'V') AND o.is_ms_shipped = 0 AND s.name + '.' + o.name > ?
   AND (? IS NULL OR o.name = ?) AND (? IS NULL OR s.name = ?) ORDER BY s.name + '.' + o.name
 """
 _COLUMNS = """
-SELECT c.object_id, c.name, t.name, c.max_length, c.precision, c.scale, c.is_nullable, d.definition,
+SELECT c.object_id, c.name, t.name, c.max_length, c.[precision], c.scale, c.is_nullable, d.[definition],
   CAST(p.value AS nvarchar(4000))
 FROM sys.columns c JOIN sys.types t ON t.user_type_id = c.user_type_id
 LEFT JOIN sys.default_constraints d ON d.object_id = c.default_object_id

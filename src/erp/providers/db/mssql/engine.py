@@ -142,7 +142,7 @@ class MssqlEngine:
         return not connection.closed
 
     def explained(self, error: Exception) -> ProviderError:
-        return failures.explained(error)
+        return failures.explained(error, is_shared=self._endpoint.tenant is not None)
 
     def is_lost(self, error: Exception) -> bool:
         return failures.is_lost(error)

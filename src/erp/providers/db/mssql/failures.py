@@ -28,12 +28,27 @@ _TEXTS = {
     ErrorCode.TIMEOUT: "The statement took longer than it may; it was stopped and changed nothing.",
     ErrorCode.CONFLICT: "Another transaction was in the way, and this one was undone. Run it again.",
 }
+_TELLS_NAMES = re.compile(
+    r"invalid (object|column) name|incorrect syntax|permission was denied|cannot find the object|could not be bound"
+    r"|already an object named|login failed|cannot open database|lock request time out|deadlock victim"
+    r"|tcp provider|communication link|login timeout|unable to establish|timeout expired|ssl provider|certificate",
+    re.IGNORECASE,
+)
+"""What is said before a row is read, or about the connection: it holds no value of a row."""
 _ORIGIN = re.compile(r"^(\[[^\]]*\])+")
 
 
-def explained(error: Any) -> ProviderError:
-    """Return an error of the driver as the contract names it."""
+def explained(error: Any, *, is_shared: bool = False) -> ProviderError:
+    """Return an error of the driver as the contract names it.
+
+    Args:
+        error: the driver's.
+        is_shared: whether tenants share tables. The server may compute an expression before it hides a row (Microsoft,
+            "Row-level security", side-channel attacks), so what it says may hold a value of another tenant's.
+    """
     said = _ORIGIN.sub("", str(getattr(error, "ddbc_error", "") or error)).strip().rstrip(".")
+    if is_shared and not _TELLS_NAMES.search(said):
+        said = "the statement failed; what the server says of it is not shown where tenants share tables"
     detail = f"{type(error).__name__}: {said[:300]}"
     code = next((code for pattern, code in _PATTERNS if pattern.search(str(error))), None)
     if code is None:
