@@ -165,7 +165,7 @@ def test_a_transaction_names_its_level_and_is_undone_by_whoever_only_reads() -> 
 
     assert connection.ran == [
         ("SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION",),
-        ("IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION",),
+        ("IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; SET TRANSACTION ISOLATION LEVEL READ COMMITTED",),
         ("select ?", ("a",)),
     ]
 

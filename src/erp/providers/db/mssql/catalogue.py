@@ -16,7 +16,7 @@ FROM sys.objects o JOIN sys.schemas s ON s.schema_id = o.schema_id
 LEFT JOIN sys.extended_properties p ON p.major_id = o.object_id AND p.minor_id = 0 AND p.class = 1
   AND p.name = 'MS_Description'
 WHERE o.type IN ('U', 'V') AND o.is_ms_shipped = 0 AND s.name + '.' + o.name > ?
-  AND (? IS NULL OR o.name = ?) AND (? IS NULL OR s.name = ?) ORDER BY s.name + '.' + o.name
+  AND (CAST(? AS nvarchar(128)) IS NULL OR o.name = ?) AND (CAST(? AS nvarchar(128)) IS NULL OR s.name = ?) ORDER BY s.name + '.' + o.name
 """
 _COLUMNS = """
 SELECT c.object_id, c.name, t.name, c.max_length, c.[precision], c.scale, c.is_nullable, d.[definition],

@@ -20,6 +20,8 @@ LEVELS = {
     "snapshot": "SNAPSHOT",
     "serializable": "SERIALIZABLE",
 }
+_USUAL_LEVEL = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
+"""The level stays with the session, whose next statement may be somebody else's."""
 _TLS = {"verify": ("Mandatory", "no"), "encrypt": ("Mandatory", "yes"), "disable": ("Optional", "yes")}
 _SETTINGS = (
     "SET NOCOUNT OFF; SET XACT_ABORT OFF; SET QUOTED_IDENTIFIER ON; SET ANSI_NULLS ON; SET ANSI_WARNINGS ON;"
@@ -109,11 +111,11 @@ class MssqlEngine:
         self.run(connection, f"SET TRANSACTION ISOLATION LEVEL {level}; BEGIN TRANSACTION", ())
 
     def commit(self, connection: Any) -> None:
-        self.run(connection, "COMMIT TRANSACTION", ())
+        self.run(connection, f"COMMIT TRANSACTION; {_USUAL_LEVEL}", ())
 
     def rollback(self, connection: Any) -> None:
         """Undo it, unless the server has done so itself."""
-        self.run(connection, "IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION", ())
+        self.run(connection, f"IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION; {_USUAL_LEVEL}", ())
 
     def run(self, connection: Any, sql: str, given: Sequence[Any]) -> Any:
         cursor = connection.cursor()
