@@ -149,7 +149,9 @@ async def test_one_tenant_does_not_take_all_places(settings: Settings, monkeypat
         few = OperationSettings(poll_seconds=0.02, lease_seconds=5, drain_seconds=0.05, per_tenant=2)
         made = OperationRunner(layer.calls, layer.control.operations, layer.catalog, layer.configuring, few)
         looping = asyncio.create_task(made.run())
-        for _ in range(5):
+        await made.accept(call(layer, "cache", "memory", "get", '{"key":"n"}'))
+        await until(lambda: stalled.begun == 1)
+        for _ in range(4):
             await made.accept(call(layer, "cache", "memory", "get", '{"key":"n"}'))
         await asyncio.sleep(0.2)
 

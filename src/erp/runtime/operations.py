@@ -175,7 +175,9 @@ class OperationRunner:
         if free > 0 and not self._is_stopping:
             counts = Counter(tenant for tenant, _ in self._running.values())
             full = [tenant for tenant, count in counts.items() if count >= settings.per_tenant]
-            limit = min(free, settings.per_tenant)
+            # All that is claimed may be of the tenant that has most running already.
+            most = max((count for count in counts.values() if count < settings.per_tenant), default=0)
+            limit = min(free, settings.per_tenant - most)
             claimed = await self._operations.claim(
                 self._owner, limit=limit, lease_seconds=settings.lease_seconds, without=full
             )
