@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import gc
 import os
 import shutil
 import time
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import pytest
+from tests.support import collecting
 
 from erp.contracts.models.errors import ErrorCode
 from erp.control_plane import ControlPlane
@@ -27,35 +27,10 @@ from erp.runtime.overlaps import Overlap
 from erp.runtime.ports import Decision, Introspection, IssuedToken, LinkPurpose, SecretVersion
 from erp.runtime.spi import OpenContext
 
-SLOW_FOLDERS = {
-    "tests/cli/migrate": "moves data between servers that it starts",
-    "tests/docs": "runs what the pages show",
-    "tests/durability": "starts servers and kills them",
-    "tests/fuzz": "asks every endpoint many times",
-    "tests/hostile": "tries every action and endpoint as another tenant",
-    "tests/system": "starts servers of its own",
-}
-"""Folders whose tests count as slow, each with what takes the time: ``scripts/test --fast`` leaves them out."""
-ROOT = Path(__file__).parents[1]
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of slow folders."""
-    slow = tuple(ROOT / folder for folder in SLOW_FOLDERS)
-    for item in items:
-        if any(item.path.is_relative_to(folder) for folder in slow):
-            item.add_marker(pytest.mark.slow)
-
-
-def pytest_collection_finish() -> None:
-    """Take what is there before the first test, hundreds of megabytes, out of each later garbage collection."""
-    gc.collect()
-    gc.freeze()
-
-
-def pytest_unconfigure() -> None:
-    """Let it be collected in the end: libraries in C complain of what is left."""
-    gc.unfreeze()
+def pytest_configure(config: pytest.Config) -> None:
+    """Have tests collected as ``tests/support/collecting.py`` says."""
+    config.pluginmanager.register(collecting)
 
 
 class MakeCallContext(Protocol):

@@ -59,6 +59,7 @@ def test_check_ends_with_one_and_the_mend_until_the_finding_is_gone(runner: CliR
     assert runner.invoke(app, ["check", "cache/example"]).exit_code == 0
 
 
+@pytest.mark.slow
 def test_check_without_a_name_checks_every_known_provider(runner: CliRunner) -> None:
     result = runner.invoke(app, ["check"])
 

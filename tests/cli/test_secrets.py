@@ -25,6 +25,7 @@ def rotated(server: Server, *options: str, value: str = "") -> subprocess.Comple
     return subprocess.run(command, input=value, capture_output=True, text=True, timeout=30, check=False)
 
 
+@pytest.mark.slow
 def test_secrets_are_listed_and_rotated_without_being_shown(server: Server) -> None:
     with server.client("admin") as admin:
         for path in ("crm/a", "crm/b", "other"):
@@ -56,6 +57,7 @@ def test_the_overlap_of_a_rotation_can_be_said(server: Server) -> None:
     assert "destroyed_after" not in new
 
 
+@pytest.mark.slow
 def test_a_secret_is_rotated_by_itself_until_that_is_removed(server: Server) -> None:
     where = ("--url", server.address, "--key", server.keys["admin"])
     with server.client("admin") as admin:

@@ -36,6 +36,7 @@ def test_generating_twice_changes_nothing(package: Path) -> None:
     assert generation.generate(package) == []
 
 
+@pytest.mark.slow
 def test_a_generated_file_that_was_edited_is_found_and_mended(package: Path) -> None:
     spoiled = package / "contracts" / "models" / "cache.py"
     spoiled.write_text(spoiled.read_text() + "# an edit\n")
@@ -45,6 +46,7 @@ def test_a_generated_file_that_was_edited_is_found_and_mended(package: Path) -> 
     assert generation.drifted(package) == []
 
 
+@pytest.mark.slow
 def test_a_model_without_a_contract_is_found_and_removed(package: Path) -> None:
     stale = package / "contracts" / "models" / "gone.py"
     stale.write_text("")
@@ -136,6 +138,7 @@ def test_every_model_named_in_the_catalog_exists() -> None:
                 assert issubclass(getattr(module, action["models"]["result"]), msgspec.Struct)
 
 
+@pytest.mark.slow
 def test_the_openapi_document_is_valid_and_covers_every_public_action() -> None:
     openapi = json.loads(document("openapi.json"))
     import openapi_spec_validator  # compiles grammars for three seconds

@@ -69,6 +69,7 @@ async def test_processes_together_take_every_place_and_not_one_more(open_control
     assert 5 <= crowd.most <= 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 5])
 async def test_no_process_waits_for_ever_while_others_are_busy(open_control_plane: Any, limit: int) -> None:
     planes = [await open_control_plane() for _ in range(3)]

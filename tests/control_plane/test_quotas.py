@@ -282,6 +282,7 @@ async def test_a_killed_process_takes_no_unit_with_it_but_those_of_its_calls(
     assert await survivor.ended() == 30_000 - used
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_a_process_that_was_stopped_spends_nothing_that_others_have_used_up(
     control: ControlPlane, control_plane_url: str | None, tmp_path: Path

@@ -35,6 +35,7 @@ def most_within(moments: list[float], seconds: float) -> int:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("requests", "burst"), [(40, None), (40, 20), (200, 80)])
 async def test_processes_together_never_exceed_a_rate_in_any_second(
     open_control_plane: Any, requests: int, burst: int | None

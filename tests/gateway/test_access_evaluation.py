@@ -52,6 +52,7 @@ async def test_a_service_account_is_decided_by_its_role_and_scopes_until_it_is_d
         assert [await known(admin, *one) for one in subjects] == [not is_disabled] * len(subjects)
 
 
+@pytest.mark.slow
 async def test_a_key_is_known_by_both_forms_of_its_id_until_it_ends(site: Site, admin: httpx2.AsyncClient) -> None:
     soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=1)
     ending, _ = await site.layer.control.api_keys.create("acme", role="developer", expires_at=soon)

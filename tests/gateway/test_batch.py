@@ -105,6 +105,7 @@ async def test_a_batch_has_a_bounded_number_of_items(client: httpx2.AsyncClient,
     assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (400, "/items")
 
 
+@pytest.mark.slow
 async def test_the_patience_of_the_caller_is_for_the_whole_batch(client: httpx2.AsyncClient) -> None:
     slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n LIMIT 1"
     headers = {"Prefer": "wait=1"}

@@ -148,6 +148,7 @@ async def test_an_elevation_is_of_its_own_tenant_alone(
     assert (await operator.put("/quotas/day", params={"tenant": "globex"}, json={"limit": 1})).status_code == 403
 
 
+@pytest.mark.slow
 async def test_what_ends_here_ends_in_other_processes(site: Site, tmp_path: Path, operator: httpx2.AsyncClient) -> None:
     from erp.security.keyring import Keyring
 

@@ -175,6 +175,7 @@ async def test_a_second_change_meanwhile_is_a_conflict_and_leaves_no_secret(
     assert await secrets_left(site) == ["one"]
 
 
+@pytest.mark.slow
 async def test_of_many_changes_at_once_one_wins_and_the_others_are_conflicts(operator: httpx2.AsyncClient) -> None:
     answers = await asyncio.gather(*(configure(operator, password=f"{n}", open_seconds=2) for n in range(6)))
 

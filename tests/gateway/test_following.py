@@ -194,6 +194,7 @@ def sleepy(site: Site) -> None:
     next(task for task in site.layer._tasks if task.get_name() == "rotation").cancel()
 
 
+@pytest.mark.slow
 async def test_a_version_that_was_made_elsewhere_is_taken_into_use_without_a_failed_call(
     operator: httpx2.AsyncClient, elsewhere: Elsewhere, revoked: Path
 ) -> None:
@@ -209,6 +210,7 @@ async def test_a_version_that_was_made_elsewhere_is_taken_into_use_without_a_fai
     assert before != after
 
 
+@pytest.mark.slow
 async def test_a_bad_version_is_refused_and_the_old_one_stays_in_use_even_after_a_new_start(
     site: Site, operator: httpx2.AsyncClient, elsewhere: Elsewhere, revoked: Path
 ) -> None:
@@ -228,6 +230,7 @@ async def test_a_bad_version_is_refused_and_the_old_one_stays_in_use_even_after_
     await until(uses(operator, "third"))
 
 
+@pytest.mark.slow
 async def test_when_the_peer_refuses_a_live_connection_the_newest_version_is_looked_for_at_once(
     site: Site, operator: httpx2.AsyncClient, elsewhere: Elsewhere, revoked: Path
 ) -> None:
@@ -266,6 +269,7 @@ async def test_what_was_closed_meanwhile_opens_with_the_newest_version_when_the_
     await until(is_remembered)
 
 
+@pytest.mark.slow
 async def test_looking_for_a_newer_version_reads_no_value(
     operator: httpx2.AsyncClient, vault: VaultServer, revoked: Path
 ) -> None:
@@ -278,6 +282,7 @@ async def test_looking_for_a_newer_version_reads_no_value(
     assert 2 <= len(asked) <= 5
 
 
+@pytest.mark.slow
 async def test_a_server_that_does_not_answer_changes_nothing_and_is_asked_again(
     operator: httpx2.AsyncClient, vault: VaultServer, revoked: Path
 ) -> None:
@@ -290,6 +295,7 @@ async def test_a_server_that_does_not_answer_changes_nothing_and_is_asked_again(
     await until(uses(operator, "second"))
 
 
+@pytest.mark.slow
 async def test_a_rotation_whose_process_died_before_it_told_anybody_is_followed(
     site: Site, operator: httpx2.AsyncClient, revoked: Path
 ) -> None:

@@ -36,6 +36,7 @@ async def _key(admin: httpx2.AsyncClient, id_: str) -> dict[str, Any]:
     return next(item for item in (await admin.get("/keys")).json()["items"] if item["id"] == id_)
 
 
+@pytest.mark.slow
 async def test_a_rotated_key_and_its_successor_both_work_until_the_overlap_ends(
     site: Site, admin: httpx2.AsyncClient
 ) -> None:
@@ -185,6 +186,7 @@ async def test_disabling_a_service_account_refuses_all_its_keys_at_once_and_enab
     assert [(await _read(site, key)).status_code for key in keys] == [200, 200]
 
 
+@pytest.mark.slow
 async def test_another_process_refuses_the_keys_of_a_disabled_account_within_a_second(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path / "data", database_url=None, log_level="error", processes=2)
     async with running(settings) as first, running(settings) as second:

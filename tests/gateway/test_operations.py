@@ -108,6 +108,7 @@ async def test_what_cannot_be_run_is_refused_at_once_and_not_kept(
     assert (await client.get("/operations")).json() == {"items": []}
 
 
+@pytest.mark.slow
 async def test_the_progress_of_a_running_operation_is_shown(client: httpx2.AsyncClient, slow: str) -> None:
     accepted = await begin(client, f"/providers/{slow}/get", {"key": "2"})
 
@@ -117,6 +118,7 @@ async def test_the_progress_of_a_running_operation_is_shown(client: httpx2.Async
     await client.delete(f"/operations/{running['id']}")
 
 
+@pytest.mark.slow
 async def test_a_running_operation_is_cancelled(client: httpx2.AsyncClient, slow: str) -> None:
     accepted = await begin(client, f"/providers/{slow}/get", {"key": "60"})
     id_ = accepted.json()["id"]

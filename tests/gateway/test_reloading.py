@@ -64,6 +64,7 @@ async def test_a_folder_dropped_in_can_be_called_after_a_reload(
     assert await reloaded(site) == []
 
 
+@pytest.mark.slow
 async def test_a_new_version_takes_over_and_the_old_one_ends_its_calls(
     site: Site, client: httpx2.AsyncClient, folder: Path
 ) -> None:

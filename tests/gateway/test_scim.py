@@ -251,6 +251,7 @@ async def test_what_the_service_can_do_is_described(admin: httpx2.AsyncClient) -
     assert [one["id"] for one in (await admin.get("/scim/v2/Schemas")).json()["Resources"]] == [USER, GROUP]
 
 
+@pytest.mark.slow
 async def test_a_deactivated_person_is_refused_within_a_second_in_other_processes(
     site: Site, admin: httpx2.AsyncClient
 ) -> None:

@@ -178,6 +178,7 @@ async def stored(tmp_path: Path, aws: Simulator, monkeypatch: pytest.MonkeyPatch
     await closed(control, keyring)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", KINDS)
 @pytest.mark.parametrize("before", KINDS)
 async def test_secrets_move_from_any_key_to_any_other(
@@ -210,6 +211,7 @@ async def test_secrets_move_from_any_key_to_any_other(
     await closed(control, keyring)
 
 
+@pytest.mark.slow
 async def test_an_outage_of_the_kms_stops_no_read_of_what_was_read_before(
     stored: EnvelopeVault, aws: Simulator
 ) -> None:
@@ -252,6 +254,7 @@ async def refusal(data_dir: Path, environment: dict[str, str]) -> ProviderError:
     return refused.value
 
 
+@pytest.mark.slow
 async def test_a_key_that_is_not_there_or_disabled_is_explained_at_start(tmp_path: Path, aws: Simulator) -> None:
     missing = await refusal(tmp_path, kms_only(aws, "alias/none"))
     assert (missing.code, "there is no such key in this region" in missing.message) == ("failed_precondition", True)

@@ -89,6 +89,7 @@ async def test_what_was_applied_works(terminal: Terminal) -> None:
     assert await terminal.layer.control.connections.domain_default("acme", "cache") == ("memory", "main")
 
 
+@pytest.mark.slow
 async def test_an_export_applied_to_an_empty_server_exports_as_the_same_text(
     terminal: Terminal, empty: Terminal
 ) -> None:

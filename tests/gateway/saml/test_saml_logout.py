@@ -111,6 +111,7 @@ async def test_a_person_who_is_named_by_an_attribute_is_signed_out_by_the_name_i
     assert not await is_signed_in(member)
 
 
+@pytest.mark.slow
 async def test_a_session_is_over_in_other_processes_within_a_second(member: Person) -> None:
     async with running(member.layer.settings) as other:
         other.listens_at("http://layer.test")

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.anyio
 READ = {"params": {"key": "k"}}
 
 
+@pytest.mark.slow
 async def test_a_person_signs_in_and_has_a_session_with_the_role_of_the_group(person: Person) -> None:
     done = await person.sign_in()
     assert (done.status_code, done.headers["location"]) == (303, START)

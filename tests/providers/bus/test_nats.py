@@ -113,6 +113,7 @@ async def test_an_acknowledgement_counts_in_whatever_process_it_arrives(buses: l
     assert await pull(first, ctx) == []
 
 
+@pytest.mark.slow
 async def test_an_event_whose_last_delivery_lapsed_is_set_aside_by_whoever_asks_next(
     buses: list[NatsBus], ctx: CallContext, call_context: Any
 ) -> None:
@@ -345,6 +346,7 @@ async def test_a_publish_into_a_black_hole_that_its_caller_gave_up_is_settled_by
         await bus.close()
 
 
+@pytest.mark.slow
 async def test_a_receipt_from_before_a_replay_confirms_nothing(buses: list[NatsBus], ctx: CallContext) -> None:
     bus = buses[0]
     for number in range(3):

@@ -85,6 +85,7 @@ def certified(folder: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
+@pytest.mark.slow
 async def test_tls_is_used_and_an_unknown_authority_refused(tmp_path: Path, open_context: OpenContext) -> None:
     certificate, key = certified(tmp_path)
     with nats_server(tmp_path, f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}') as server:

@@ -58,6 +58,7 @@ def test_the_corpus_is_large_and_says_nothing_twice() -> None:
     CORPUS.require(180)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opened", [SMALL], indirect=True)
 async def test_an_attempt_is_refused_and_changes_nothing(caller: Caller, open_context: OpenContext) -> None:
     await plant_a_view_that_writes(caller)

@@ -355,6 +355,7 @@ async def test_a_tenants_limits_hold_for_its_own_engine_and_not_for_the_file(
     assert await acme.rows("select count(*) from orders") == [[2]]
 
 
+@pytest.mark.slow
 async def test_a_tenant_with_more_rows_than_its_memory_is_told_so(open_context: OpenContext, call_context: Any) -> None:
     rows = "insert into orders select 'acme', i, i, rpad('', 400, chr(65 + (i % 26)::integer)) || i from range(400000) t(i);"
     make_pool(open_context, SCHEMA + ROWS.replace("'acme'", "'other'") + rows)
@@ -366,6 +367,7 @@ async def test_a_tenant_with_more_rows_than_its_memory_is_told_so(open_context: 
     await acme.database.close()
 
 
+@pytest.mark.slow
 async def test_a_long_statement_is_stopped_and_holds_nobody_up(
     open_context: OpenContext, call_context: Any, acme: Caller
 ) -> None:

@@ -174,6 +174,7 @@ def foreign(shown: list[Any]) -> list[Any]:
     return [value for value in shown if isinstance(value, str) and any(mark in value for mark in FOREIGN)]
 
 
+@pytest.mark.slow
 @FUZZING
 @given(sql=query())
 def test_a_query_made_by_chance_never_shows_another_tenants_rows(
@@ -184,6 +185,7 @@ def test_a_query_made_by_chance_never_shows_another_tenants_rows(
     assert foreign([value for row in rows for value in row]) == []
 
 
+@pytest.mark.slow
 @FUZZING
 @given(sql=query())
 def test_the_rewriting_alone_shows_no_row_of_another_tenant(
@@ -207,6 +209,7 @@ def test_the_rewriting_alone_shows_no_row_of_another_tenant(
     assert foreign([value for row in rows for value in row]) == []
 
 
+@pytest.mark.slow
 @FUZZING
 @given(sql=change())
 def test_a_change_made_by_chance_never_touches_or_copies_another_tenants_rows(

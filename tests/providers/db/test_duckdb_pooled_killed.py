@@ -48,6 +48,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_what_tenants_of_a_killed_process_had_confirmed_is_there_and_nothing_by_half(
     open_context: OpenContext, call_context: Any
 ) -> None:

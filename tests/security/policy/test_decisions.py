@@ -89,6 +89,7 @@ async def test_a_decision_is_made_once_until_something_changes(layer: Layer) -> 
     assert (await layer.policy.decide(WRITE)).allow
 
 
+@pytest.mark.slow
 async def test_another_process_hears_of_a_new_policy_within_a_second(layer: Layer) -> None:
     async with running(layer.settings) as other:
         assert (await other.policy.decide(WRITE)).allow
@@ -137,6 +138,7 @@ async def test_without_an_engine_nothing_is_allowed_and_the_call_may_be_repeated
         await point.close()
 
 
+@pytest.mark.slow
 async def test_a_policy_that_takes_too_long_denies_and_delays_nobody_else(layer: Layer) -> None:
     rules = TenantRules(RegoProcess(seconds=0.5))
     slow = (

@@ -121,6 +121,7 @@ async def test_every_decision_gives_its_reason(
     assert await reason(engine, who, target) == decided
 
 
+@pytest.mark.slow
 async def test_the_policy_is_the_table_of_roles_and_scopes(engine: Engine, address: str | None) -> None:
     roles = [(), ("admin",), ("operator",), ("developer",), ("agent",), ("service",), ("king",), ("agent", "admin")]
     every = itertools.product(roles, ("acme", "platform"), SCOPES, EVERYTHING.values())

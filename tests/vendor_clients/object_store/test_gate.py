@@ -100,6 +100,7 @@ async def test_a_tunnel_passes_bytes_both_ways_and_ends_with_either_end(echo: Ec
         writer.close()
 
 
+@pytest.mark.slow
 async def test_a_slow_reader_holds_the_sender_back(echo: Echo) -> None:
     """What the gate keeps stays small, however much is sent."""
     async with gate(echo.port) as made, asyncio.timeout(PATIENCE_SECONDS):

@@ -200,6 +200,7 @@ async def test_closing_stops_what_runs(database: DbapiDatabase) -> None:
         assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], ProviderError)
 
 
+@pytest.mark.slow
 async def test_a_silent_server_holds_no_call_beyond_its_time_and_its_connections_are_given_up(
     database: DbapiDatabase, engine: SqliteEngine
 ) -> None:
@@ -224,6 +225,7 @@ async def test_a_silent_server_holds_no_call_beyond_its_time_and_its_connections
     assert await rows(database, TOTAL) == [[5, 10]]
 
 
+@pytest.mark.slow
 async def test_what_became_of_a_change_that_a_silent_server_was_sent_is_unknown(engine: SqliteEngine) -> None:
     terms = Terms(size=2, wait_seconds=5.0)
     database = DbapiDatabase(engine, readers=terms, writers=terms, seconds=-0.95, max_bytes=10_000, name="test")
