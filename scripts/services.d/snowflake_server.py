@@ -6,15 +6,17 @@ Usage: snowflake_server.py PORT; the password that it lets in is ERP_PASSWORD in
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gzip
 import itertools
 import json
+import logging
 import os
 import sys
 from typing import Any
 
 import uvicorn
-from fakesnow.server import app
+from fakesnow.server import app, logger
 
 sessions = itertools.count(1)
 LOGIN = "/session/v1/login-request"
@@ -50,6 +52,17 @@ class Logins:
         return bool(asked["data"].get("PASSWORD") == self._password)
 
 
+class Causes(logging.Filter):
+    """Keeps what fakesnow failed of: it tells its log, and not its caller. A filter, for it replaces its handlers."""
+
+    kept: contextvars.ContextVar[list[str]] = contextvars.ContextVar("kept")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1] is not None:
+            self.kept.get([]).append(str(record.exc_info[1]))
+        return True
+
+
 async def answered(scope: Any, body: bytes) -> Any:
     """Return what fakesnow answers."""
     parts: list[bytes] = []
@@ -68,10 +81,15 @@ async def answered(scope: Any, body: bytes) -> Any:
 
 
 async def patiently(scope: Any, body: bytes) -> Any:
-    """Ask again where changes collided: Snowflake lets the second wait, DuckDB refuses it."""
+    """Ask again where changes collided: Snowflake lets the second wait, DuckDB refuses it, and undoes it.
+
+    Nothing else is asked again: fakesnow also fails after a change has taken effect.
+    """
+    causes: list[str] = []
+    Causes.kept.set(causes)
     found = await answered(scope, body)
     for _ in range(40):
-        if found.get("code") != "261000":
+        if found.get("code") != "261000" or not causes or "conflict" not in causes[-1].lower():
             break
         await asyncio.sleep(0.02)
         found = await answered(scope, body)
@@ -113,4 +131,5 @@ async def answer(send: Any, document: Any) -> None:
 
 
 if __name__ == "__main__":
+    logger.addFilter(Causes())
     uvicorn.run(Logins(os.environ["ERP_PASSWORD"]), host="127.0.0.1", port=int(sys.argv[1]), log_level="info")

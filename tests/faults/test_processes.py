@@ -25,10 +25,6 @@ pytestmark = [
 ]
 KEEPS = {"bus/nats", "bus/rabbitmq", "db/postgres"}
 """Providers whose servers, as the tests start them, keep what they have confirmed through SIGKILL."""
-RUNS_AGAIN = {
-    "db/snowflake": "snowflake_server.py asks fakesnow again when it fails, after a freeze also for what has taken effect"
-}
-"""Simulators that double an effect by themselves, with how."""
 WRITERS = 4
 STREAM_SECONDS = 90.0
 """How long RabbitMQ 3.10 may take to give events of a stream after a kill; it takes a few seconds nearly always."""
@@ -45,8 +41,6 @@ async def own(host: Host, ref: str) -> AsyncIterator[Line]:
 
 
 async def test_a_frozen_server_fails_calls_in_their_time_and_is_used_again_when_it_thaws(own: Line) -> None:
-    if own.ref in RUNS_AGAIN:
-        pytest.skip(f"{own.ref}: {RUNS_AGAIN[own.ref]}")
     server = server_of(own.ref)
     server.stop()
     try:
