@@ -6,6 +6,7 @@ Microsoft describes the catalogue views.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,10 +39,10 @@ def test_it_filters_and_blocks_by_the_context_of_the_session() -> None:
     predicate = "PREDICATE erp_isolation.is_own([tenant]) ON [sales].[orders]"
     assert policy == (
         "SET XACT_ABORT ON; BEGIN TRANSACTION; DROP SECURITY POLICY IF EXISTS erp_isolation.[sales_orders];"
-        f" CREATE SECURITY POLICY erp_isolation.[sales_orders] ADD FILTER {predicate},"
+        f" EXEC(N'CREATE SECURITY POLICY erp_isolation.[sales_orders] ADD FILTER {predicate},"
         f" ADD BLOCK {predicate} AFTER INSERT, ADD BLOCK {predicate} AFTER UPDATE,"
         f" ADD BLOCK {predicate} BEFORE UPDATE, ADD BLOCK {predicate} BEFORE DELETE"
-        " WITH (STATE = ON, SCHEMABINDING = ON); COMMIT TRANSACTION"
+        " WITH (STATE = ON, SCHEMABINDING = ON)'); COMMIT TRANSACTION"
     )
     assert revoke == "REVOKE CONTROL ON [sales].[orders] FROM [erp_app]"
     assert grant == "GRANT SELECT, INSERT, UPDATE, DELETE ON [sales].[orders] TO [erp_app]"
@@ -70,9 +71,13 @@ def test_the_function_is_false_without_a_tenant_and_is_left_alone_once_it_is_the
 
 @pytest.mark.parametrize("table", [ORDERS, ODD], ids=["plain", "odd"])
 def test_another_parser_of_transact_sql_reads_every_statement(table: TableName) -> None:
-    inner = [one.split("EXEC(N'", 1)[1][:-2].replace("''", "'") for one in mssql.preparing()]
+    statements = [*mssql.preparing(), *mssql.isolating(table, "the tenant", "o'neil")]
+    inner = [each.replace("''", "'") for one in statements for each in re.findall(r"EXEC\(N'(.*)'\)", one)]
 
-    for statement in [*mssql.preparing(), *inner, *mssql.isolating(table, "the tenant", "o'neil")]:
+    assert [each.split(" ", 2)[:2] for each in inner] == [
+        ["CREATE", "SCHEMA"], ["CREATE", "FUNCTION"], ["CREATE", "SECURITY"],
+    ]  # fmt: skip
+    for statement in [*statements, *inner]:
         assert unparsed(statement) == []
 
 
