@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.providers.db.corpus import Corpus, text
 from erp.contracts.models import db as api
 from erp.errors import ProviderError
 from erp.providers.db.snowflake import failures
-from erp.providers.db.snowflake.engine import Endpoint, _der, lowered
+from erp.providers.db.snowflake.engine import Endpoint, SnowflakeEngine, _der, lowered
 from erp.providers.db.snowflake.provider import SnowflakeDatabase
 from erp.providers.db.snowflake.statements import Statements
 from erp.runtime.spi import OpenContext
@@ -106,6 +107,22 @@ def test_a_private_key_is_read_and_anything_else_refused() -> None:
     )
     assert "PRIVATE" not in repr(endpoint)
     assert "secret-word" not in repr(endpoint)
+
+
+def test_connecting_asks_no_cloud_what_this_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connector would ask the metadata services of clouds, and AWS with this machine's credentials."""
+    from snowflake.connector import platform_detection
+
+    found: list[Any] = []
+    detect = platform_detection.detect_platforms.__wrapped__
+    monkeypatch.setenv("SNOWFLAKE_DISABLE_PLATFORM_DETECTION", "")
+    monkeypatch.delenv("SNOWFLAKE_DISABLE_PLATFORM_DETECTION")
+    monkeypatch.setattr("snowflake.connector.connect", lambda **_: found.append(detect(0.01)))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        given = {"account": "a", "user": "u", "database": "d", "host": "127.0.0.1", "port": server.getsockname()[1]}
+        SnowflakeEngine(Endpoint.of(given), OWN).connect(read_only=True)
+
+    assert found == [["disabled"]]
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import threading
@@ -19,6 +20,10 @@ LOGIN_SECONDS = 10
 LISTENER_SECONDS = 5.0
 _PLAIN = re.compile(r"[A-Z_][A-Z0-9_$]*")
 _EXACT = 2**63 - 1
+_LOOK_FOR_NO_CLOUD = "SNOWFLAKE_DISABLE_PLATFORM_DETECTION"
+"""Read by the connector. For each login it would ask the metadata services of three clouds, and AWS with the credentials
+of this machine, which platform it runs on: a tenant's connection has no business there, and names that nobody knows
+take five seconds to look up."""
 _TYPES = ("fixed", "real", "text", "date", "timestamp", "variant", "timestamp_ltz", "timestamp_tz", "timestamp_ntz",
           "object", "array", "binary", "time", "boolean", "geography", "geometry", "vector", "map", "file")  # fmt: skip
 """By the connector's numbers."""
@@ -74,6 +79,7 @@ class SnowflakeEngine:
     def connect(self, *, read_only: bool) -> Any:
         import snowflake.connector
 
+        os.environ.setdefault(_LOOK_FOR_NO_CLOUD, "true")
         end = self._endpoint
         _require_listener(end.host, end.port)
         role = (end.read_role or end.role) if read_only else end.role
