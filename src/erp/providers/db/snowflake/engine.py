@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import threading
@@ -20,10 +19,6 @@ LOGIN_SECONDS = 10
 LISTENER_SECONDS = 5.0
 _PLAIN = re.compile(r"[A-Z_][A-Z0-9_$]*")
 _EXACT = 2**63 - 1
-_LOOK_FOR_NO_CLOUD = "SNOWFLAKE_DISABLE_PLATFORM_DETECTION"
-"""Read by the connector. For each login it would ask the metadata services of three clouds, and AWS with the credentials
-of this machine, which platform it runs on: a tenant's connection has no business there, and names that nobody knows
-take five seconds to look up."""
 _TYPES = ("fixed", "real", "text", "date", "timestamp", "variant", "timestamp_ltz", "timestamp_tz", "timestamp_ntz",
           "object", "array", "binary", "time", "boolean", "geography", "geometry", "vector", "map", "file")  # fmt: skip
 """By the connector's numbers."""
@@ -79,7 +74,6 @@ class SnowflakeEngine:
     def connect(self, *, read_only: bool) -> Any:
         import snowflake.connector
 
-        os.environ.setdefault(_LOOK_FOR_NO_CLOUD, "true")
         end = self._endpoint
         _require_listener(end.host, end.port)
         role = (end.read_role or end.role) if read_only else end.role
@@ -109,6 +103,9 @@ class SnowflakeEngine:
             network_timeout=max(LOGIN_SECONDS, int(end.statement_seconds)),
             session_parameters=settings,
             validate_default_parameters=False,
+            # Else it asks the metadata services of three clouds for each login, and AWS with the credentials of this
+            # machine, what it runs on: no business of a tenant's, and five seconds where nobody knows those names.
+            platform_detection_timeout_seconds=0.0,
             application="erp_provider_layer",
             **more,
         )
