@@ -143,6 +143,12 @@ def test_what_duckdb_has_not_is_refused(shop: Path, words: list[str]) -> None:
     assert shop.is_file()
 
 
+def test_a_database_of_mariadb_has_to_be_named() -> None:
+    refused = CliRunner().invoke(app, ["db", "isolate", "orders", "--dialect", "mysql", "--role", "erp_app"])
+    assert refused.exit_code == 2
+    assert "--schema; mysql has no usual one" in refused.output
+
+
 def test_other_engines_need_a_role() -> None:
     refused = CliRunner().invoke(app, ["db", "isolate", "orders"])
     assert (refused.exit_code, "--role" in refused.output) == (2, True)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
-from tests.vendor_clients.test_row_security_mssql import Server
+from tests.support.mssql_catalogue import MssqlCatalogue
 from typer.testing import CliRunner, Result
 
 from erp.cli import app
-from erp.cli.db.mssql_server import connection_words, held
+from erp.cli.db.mssql_server import held, words_of
 from erp.cli.db.servers import URL
 
 
-class Recording(Server):
+class Recording(MssqlCatalogue):
     """A server that also takes statements, up to one that it refuses."""
 
     def __init__(self, refused: str = "", **answers: Any) -> None:
@@ -21,7 +22,7 @@ class Recording(Server):
         self._refused = refused
         self.done: list[str] = []
 
-    def execute(self, sql: str) -> Server:
+    def execute(self, sql: str) -> MssqlCatalogue:
         if sql == self._refused:
             raise RuntimeError("[Microsoft] no\nmore")
         if sql in self._answers:
@@ -37,7 +38,7 @@ class Recording(Server):
 
 
 def isolate(*words: str) -> Result:
-    return CliRunner().invoke(app, ["db", "isolate", "--dialect", "mssql", "--schema", "dbo", *words])
+    return CliRunner().invoke(app, ["db", "isolate", "--dialect", "mssql", *words])
 
 
 def test_statements_are_printed_as_batches() -> None:
@@ -73,7 +74,7 @@ def test_what_fails_undoes_everything() -> None:
 
 
 def test_an_address_becomes_the_words_of_the_driver() -> None:
-    assert connection_words("mssql://sa:p%40ss%3Bword@db.example.com:1444/shop%20a?tls=encrypt") == {
+    assert words_of("mssql://sa:p%40ss%3Bword@db.example.com:1444/shop%20a?tls=encrypt") == {
         "server": "tcp:db.example.com,1444",
         "database": "shop a",
         "uid": "sa",
@@ -81,7 +82,7 @@ def test_an_address_becomes_the_words_of_the_driver() -> None:
         "encrypt": "Mandatory",
         "trustservercertificate": "yes",
     }
-    assert connection_words("mssql://sa:x@h/d")["trustservercertificate"] == "no"
+    assert words_of("mssql://sa:x@h/d")["trustservercertificate"] == "no"
 
 
 @pytest.mark.parametrize("url", ["", "postgresql://a:b@h/d", "mssql://h/d", "mssql://a:b@h", "mssql://a:b@h/d?tls=no"])
@@ -101,3 +102,24 @@ def test_a_server_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
     assert refused.exit_code == 1
     assert f"the server of {URL} cannot be reached: " in refused.output
     assert "secret-word" not in refused.output
+
+
+def test_a_missing_driver_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(URL, "mssql://sa:x@127.0.0.1:1/shop")
+    monkeypatch.setitem(sys.modules, "mssql_python", None)
+    refused = isolate("--role", "erp_app", "--check")
+
+    assert refused.exit_code == 2
+    assert refused.output.endswith("pip install 'erp-provider-layer[mssql]'\n")
+
+
+def test_a_driver_without_its_libraries_says_which_packages_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(**_: Any) -> None:
+        raise OSError("libltdl.so.7: cannot open shared object file")
+
+    monkeypatch.setenv(URL, "mssql://sa:x@127.0.0.1:1/shop")
+    monkeypatch.setattr("mssql_python.connect", connect)
+    refused = isolate("--role", "erp_app", "--check")
+
+    assert refused.exit_code == 1
+    assert refused.output.endswith("Debian: apt-get install libltdl7 libgssapi-krb5-2\n")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from sqlfluff.core import Linter
+from tests.support.mssql_catalogue import DEFAULT, PREDICATES, PRIMARY, READ_WRITE, TENANT, MssqlCatalogue
 
 from erp.providers.db.mssql import catalogue
 from erp.vendor_clients.row_security import mssql
@@ -110,57 +111,13 @@ def test_a_question_is_asked_with_the_rights_of_the_user_whatever_its_name() -> 
 
 # -- looking ---------------------------------------------------------------------------------------
 
-READ_WRITE = (1, 1, 1, 1, 0, 0, 0)
-OWN = "[erp_isolation].[is_own]([tenant])"
-PREDICATES = [
-    ("FILTER", None, OWN),
-    *(("BLOCK", when, OWN) for when in ("AFTER INSERT", "AFTER UPDATE", "BEFORE UPDATE", "BEFORE DELETE")),
-]
-DEFAULT = "(CONVERT([nvarchar](128),session_context(N'erp_tenant')))"
-TENANT = ("sales", "orders", "tenant", "nvarchar", False, DEFAULT)
-PRIMARY = [("sales", "orders", "PK", column, None) for column in ("tenant", "id")]
-
-
-class Server:
-    """Answers the questions of ``look`` with rows."""
-
-    def __init__(self, **answers: Sequence[Any]) -> None:
-        kept: dict[str, Sequence[Any]] = {
-            "held": [(0,) * len(mssql.TOO_MUCH)],
-            "reached": [("sales", "orders", "U", *READ_WRITE)],
-            "policies": [("sales", "orders", True, *each) for each in PREDICATES],
-            "columns": [TENANT],
-            "keys": PRIMARY,
-            "parallel": [(1,)],
-        }
-        kept.update(answers)
-        self._answers = {
-            mssql.as_user("erp_app", mssql.HELD): kept["held"],
-            mssql.as_user("erp_app", mssql.REACHED): kept["reached"],
-            mssql.POLICIES: kept["policies"],
-            mssql.COLUMNS: kept["columns"],
-            mssql.KEYS: kept["keys"],
-            mssql.PARALLEL: kept["parallel"],
-        }
-        self._found: Sequence[Any] = ()
-
-    def cursor(self) -> Server:
-        return self
-
-    def execute(self, sql: str) -> Server:
-        self._found = self._answers[sql]
-        return self
-
-    def fetchall(self) -> Sequence[Any]:
-        return self._found
-
 
 def problems(**answers: Sequence[Any]) -> list[str]:
-    return mssql.look(Server(**answers), "erp_app").problems
+    return mssql.look(MssqlCatalogue(**answers), "erp_app").problems
 
 
 def test_a_table_with_its_policy_keeps_tenants_apart() -> None:
-    found = mssql.look(Server(), "erp_app")
+    found = mssql.look(MssqlCatalogue(), "erp_app")
 
     assert (found.problems, found.isolated) == ([], {ORDERS: "tenant"})
 

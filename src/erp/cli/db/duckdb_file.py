@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
-from erp.cli.db.servers import named_file
+from erp.cli.db.shared_file import Listed, UnusableFileError, on_file
+from erp.cli.db.stranger import DUCKDB
 
 
 def on_duckdb(statements: list[str], *, check: bool) -> list[str]:
     """Run the statements on a file, all of them or, if a listed table is unfit, none; then look as a tenant does."""
     import duckdb
 
-    try:
-        path = named_file("duckdb", "duckdb")
-    except FileNotFoundError as error:
-        return [str(error)]
-    try:
-        with duckdb.connect(str(path), read_only=not statements) as connection:
-            found, tables = _listed(connection, statements)
-    except duckdb.Error as error:
-        return [f"{_reason(path, error)}; nothing was changed"]
-    if found or not check:
-        return found
-    from erp.cli.db.stranger import DUCKDB, met
+    def listed(path: Path) -> Listed:
+        try:
+            with duckdb.connect(str(path), read_only=not statements) as connection:
+                return _listed(connection, statements)
+        except duckdb.Error as error:
+            raise UnusableFileError(_reason(error)) from error
 
-    return asyncio.run(met(path, tables, DUCKDB))
+    return on_file(DUCKDB, listed, check=check)
 
 
-def _listed(connection: Any, statements: list[str]) -> tuple[list[str], list[str]]:
+def _listed(connection: Any, statements: list[str]) -> Listed:
     """Return what is wrong, and the tables that are listed; what is wrong undoes the statements."""
     import duckdb
 
@@ -45,8 +39,8 @@ def _listed(connection: Any, statements: list[str]) -> tuple[list[str], list[str
     return [*found, "nothing was changed"] if found and statements else found, tables
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(error: Exception) -> str:
     said = str(error).partition("\n")[0]
     if "Conflicting lock" in said or "different configuration" in said:
-        return f"{path} is held by another process; end what that does, and try again"
-    return f"{path} is refused by DuckDB: {said}"
+        return "is held by another process; end what that does, and try again"
+    return f"is refused by DuckDB: {said}"

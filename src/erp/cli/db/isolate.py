@@ -24,6 +24,8 @@ class Dialect(StrEnum):
 
 FILES = {Dialect.duckdb, Dialect.sqlite}
 """Engines of one file each, which have no roles."""
+USUAL_SCHEMAS = {Dialect.postgres: "public", Dialect.mssql: "dbo", Dialect.duckdb: "main", Dialect.sqlite: "main"}
+"""In which tables are that are named without one."""
 
 
 def isolate(
@@ -43,8 +45,9 @@ def isolate(
         typer.Option(help="NAME:DIMENSIONS of vectors to make a shared table for.", show_default=False),
     ] = None,
     schema: Annotated[
-        str, typer.Option(help="Of tables without one; dbo is usual for mssql, for mysql it is the database.")
-    ] = "public",
+        str,
+        typer.Option(help="Of tables without one: public, for mssql dbo, for mysql the database.", show_default=False),
+    ] = "",
     dialect: Annotated[Dialect, typer.Option(help="Whose statements.")] = Dialect.postgres,
     apply: Annotated[bool, typer.Option("--apply", help="Run the statements; all or none but for mysql.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Look whether tenants are kept apart.")] = False,
@@ -55,8 +58,7 @@ def isolate(
 
     Example: erp db isolate orders sales.items --column tenant --role erp_app --apply --check
     """
-    if not role and dialect not in FILES:
-        _fail("name the role as which the layer connects: --role")
+    schema = _schema(dialect, role, schema)
     try:
         named = [*_named(tables, schema)], [*_named(shared, schema)], collection or []
         statements = _statements(dialect, *named, (schema, column, role))
@@ -71,8 +73,32 @@ def isolate(
         _hold(dialect, statements if apply else [], (schema, role), check=check)
 
 
+def _schema(dialect: Dialect, role: str, schema: str) -> str:
+    """Return the schema of tables that are named without one; refuse a missing role where there are roles."""
+    if not role and dialect not in FILES:
+        _fail("name the role as which the layer connects: --role")
+    found = schema or USUAL_SCHEMAS.get(dialect, "")
+    if not found:
+        _fail(f"name the database of the tables: --schema; {dialect} has no usual one")
+    return found
+
+
 def _hold(dialect: Dialect, statements: list[str], names: tuple[str, str], *, check: bool) -> None:
     """Run and check on the server; end with status 1 when something is wrong."""
+    try:
+        problems = _problems(dialect, statements, names, check=check)
+    except ModuleNotFoundError as error:
+        _fail(f"--dialect {dialect} needs the module {error.name!r}: pip install 'erp-provider-layer[{dialect}]'")
+    for problem in problems:
+        typer.echo(f"erp: {problem}", err=True)
+    if problems:
+        raise typer.Exit(1)
+    role = names[1]
+    kept = f"{role} reaches only what keeps tenants apart" if role else "the listed tables keep tenants apart"
+    typer.echo(kept if check else "applied", err=True)
+
+
+def _problems(dialect: Dialect, statements: list[str], names: tuple[str, str], *, check: bool) -> list[str]:
     from erp.cli.db.duckdb_file import on_duckdb
     from erp.cli.db.mssql_server import on_mssql
     from erp.cli.db.servers import on_mariadb, on_postgres
@@ -80,21 +106,14 @@ def _hold(dialect: Dialect, statements: list[str], names: tuple[str, str], *, ch
 
     schema, role = names
     if dialect is Dialect.sqlite:
-        problems = on_sqlite(statements, check=check)
-    elif dialect is Dialect.duckdb:
-        problems = on_duckdb(statements, check=check)
-    elif dialect is Dialect.mssql:
-        problems = on_mssql(statements, role, check=check)
-    elif dialect is Dialect.mysql:
-        problems = asyncio.run(on_mariadb(statements, schema, check=check))
-    else:
-        problems = asyncio.run(on_postgres(statements, role, check=check))
-    for problem in problems:
-        typer.echo(f"erp: {problem}", err=True)
-    if problems:
-        raise typer.Exit(1)
-    kept = f"{role} reaches only what keeps tenants apart" if role else "the listed tables keep tenants apart"
-    typer.echo(kept if check else "applied", err=True)
+        return on_sqlite(statements, check=check)
+    if dialect is Dialect.duckdb:
+        return on_duckdb(statements, check=check)
+    if dialect is Dialect.mssql:
+        return on_mssql(statements, role, check=check)
+    if dialect is Dialect.mysql:
+        return asyncio.run(on_mariadb(statements, schema, check=check))
+    return asyncio.run(on_postgres(statements, role, check=check))
 
 
 def _named(tables: list[str] | None, schema: str) -> list[TableName]:
@@ -119,7 +138,7 @@ def _statements(
         return _file_statements(dialect, isolated, [*shared, *collections], (schema, column))
     if dialect is Dialect.mssql:
         if shared or collections:
-            message = "--shared and --collection are for postgres"
+            message = "--shared and --collection are not for mssql"
             raise ValueError(message)
         made = mssql.preparing() if isolated else []
         return made + [one for table in isolated for one in mssql.isolating(table, column, role)]

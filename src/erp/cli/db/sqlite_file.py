@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from erp.cli.db.servers import named_file
+from erp.cli.db.shared_file import Listed, UnusableFileError, on_file
+from erp.cli.db.stranger import SQLITE
 
 BUSY_SECONDS = 10.0
 """Longer than a tenant's transaction lasts."""
@@ -24,20 +24,15 @@ _MEANINGS = {
 
 def on_sqlite(statements: list[str], *, check: bool) -> list[str]:
     """Run the statements on a file, all of them or, if a listed table is unfit, none; then look as a tenant does."""
-    try:
-        path = named_file("sqlite", "sqlite3")
-    except FileNotFoundError as error:
-        return [str(error)]
-    try:
-        with closing(_opened(path)) as connection:
-            found, tables = _listed(connection, statements)
-    except sqlite3.Error as error:
-        return [f"{path} {_reason(error)}; nothing was changed"]
-    if found or not check:
-        return found
-    from erp.cli.db.stranger import SQLITE, met
 
-    return asyncio.run(met(path, tables, SQLITE))
+    def listed(path: Path) -> Listed:
+        try:
+            with closing(_opened(path)) as connection:
+                return _listed(connection, statements)
+        except sqlite3.Error as error:
+            raise UnusableFileError(_reason(error)) from error
+
+    return on_file(SQLITE, listed, check=check)
 
 
 def _opened(path: Path) -> sqlite3.Connection:
@@ -45,7 +40,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
 
 
-def _listed(connection: sqlite3.Connection, statements: list[str]) -> tuple[list[str], list[str]]:
+def _listed(connection: sqlite3.Connection, statements: list[str]) -> Listed:
     """Return what is wrong, and the tables that are listed; what is wrong undoes the statements."""
     from erp.vendor_clients.row_security.sqlite import load, problems
 

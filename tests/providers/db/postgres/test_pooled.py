@@ -308,7 +308,7 @@ async def test_a_failed_application_changes_nothing(bare: Shared) -> None:
     [
         (["a.b.c"], "is not a table"),
         ([], "name a table, or --check"),
-        (["stock", "--dialect", "mssql", "--shared", "currency"], "--shared and --collection are for postgres"),
+        (["stock", "--dialect", "mssql", "--shared", "currency"], "--shared and --collection are not for mssql"),
         (["--collection", "notes"], "is not NAME:DIMENSIONS"),
     ],
 )

@@ -11,6 +11,8 @@ from weakref import WeakKeyDictionary
 from erp.contracts.models.db import Column
 from erp.providers.db.mssql import failures
 from erp.runtime.spi import Config, ProviderError
+from erp.vendor_clients.row_security.mssql import KEY
+from erp.vendor_clients.sql.mssql_words import connection_words
 
 LOGIN_SECONDS = 10
 LOCK_WAIT_MILLISECONDS = 5000
@@ -22,7 +24,6 @@ LEVELS = {
 }
 _USUAL_LEVEL = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
 """The level stays with the session, whose next statement may be somebody else's."""
-_TLS = {"verify": ("Mandatory", "no"), "encrypt": ("Mandatory", "yes"), "disable": ("Optional", "yes")}
 _SETTINGS = (
     "SET NOCOUNT OFF; SET XACT_ABORT OFF; SET QUOTED_IDENTIFIER ON; SET ANSI_NULLS ON; SET ANSI_WARNINGS ON;"
     " SET ARITHABORT ON; SET CONCAT_NULL_YIELDS_NULL ON; SET DATEFORMAT ymd; SET IMPLICIT_TRANSACTIONS OFF;"
@@ -67,18 +68,17 @@ class Endpoint:
 
     def words(self, *, read_only: bool) -> dict[str, str]:
         """Return the words of the connection string, which the driver escapes."""
-        encrypt, trust = _TLS[self.tls]
         is_reader = read_only and self.read_user is not None
-        return {
-            "server": f"tcp:{self.address},{self.port}",
-            "database": self.database,
-            "uid": (self.read_user or self.user) if is_reader else self.user,
-            "pwd": (self.read_password or "") if is_reader else self.password,
-            "encrypt": encrypt,
-            "trustservercertificate": trust,
-            "hostnameincertificate": self.host,
-            "applicationintent": "ReadOnly" if is_reader else "ReadWrite",
-        }
+        words = connection_words(
+            address=self.address,
+            port=self.port,
+            database=self.database,
+            user=(self.read_user or self.user) if is_reader else self.user,
+            password=(self.read_password or "") if is_reader else self.password,
+            tls=self.tls,
+        )
+        intent = "ReadOnly" if is_reader else "ReadWrite"
+        return {**words, "hostnameincertificate": self.host, "applicationintent": intent}
 
 
 class MssqlEngine:
@@ -101,7 +101,7 @@ class MssqlEngine:
         connection.timeout = max(1, int(self._endpoint.statement_seconds))
         self.run(connection, _SETTINGS, ())
         if self._endpoint.tenant is not None:
-            set_tenant = "EXEC sp_set_session_context @key = N'erp_tenant', @value = ?, @read_only = 1"
+            set_tenant = f"EXEC sp_set_session_context @key = N'{KEY}', @value = ?, @read_only = 1"
             self.run(connection, set_tenant, (self._endpoint.tenant,))
         return connection
 
